@@ -1,0 +1,28 @@
+"""Modules: thin shells around :mod:`eisnn.functional`."""
+
+from eisnn.nn.circuit import EIConv2d, EILinear, EIModule, EIOutput
+from eisnn.nn.constraint import (
+    constrain,
+    nonnegative_parameters,
+    parameter_groups,
+    project_,
+    register_nonnegative,
+)
+from eisnn.nn.lif import LIF
+from eisnn.nn.time import TimeWise, present, time_first
+
+__all__ = [
+    "LIF",
+    "EIConv2d",
+    "EILinear",
+    "EIModule",
+    "EIOutput",
+    "TimeWise",
+    "constrain",
+    "nonnegative_parameters",
+    "parameter_groups",
+    "present",
+    "project_",
+    "register_nonnegative",
+    "time_first",
+]

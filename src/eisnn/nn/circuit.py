@@ -1,0 +1,362 @@
+"""The E-I circuit as modules: linear layer, convolution, output layer.
+
+Each module is a whole circuit (both weights, lateral inhibition, integration): its fan-in is
+known in one place and nothing but tensors flows between modules. The equations are those of
+:mod:`eisnn.functional.circuit`.
+
+Legend: T time, B batch, N = T*B samples, C channels, E / I excitatory / inhibitory units,
+D fan-in.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eisnn.functional import circuit
+from eisnn.nn.constraint import register_nonnegative
+
+__all__ = ["EIConv2d", "EILinear", "EIModule", "EIOutput"]
+
+
+class EIModule(nn.Module):
+    """What every E-I layer is: weights that obey Dale's law and wait for E-I Init.
+
+    A fresh layer has no weights yet: ``weight_ee``, ``weight_ie`` and ``gain_i`` hold NaN
+    until :func:`eisnn.ei_init_` draws them or a ``state_dict`` brings them. The mark of being
+    initialised is thus part of the values and goes wherever they go.
+
+    Attributes:
+        fan_in: ``d``, the number of inputs of one neuron.
+        initialised: whether the layer has weights; ``forward`` refuses to run without.
+    """
+
+    weight_ee: nn.Parameter
+    weight_ie: nn.Parameter
+    weight_ei: nn.Parameter
+
+    def __init__(self, shape_ee: tuple[int, ...], shape_ie: tuple[int, ...]) -> None:
+        super().__init__()
+        n_e, n_i = shape_ee[0], shape_ie[0]
+        self.fan_in = math.prod(shape_ee[1:])
+        self.initialised = False
+        self.weight_ee = nn.Parameter(torch.full(shape_ee, torch.nan))
+        self.weight_ie = nn.Parameter(torch.full(shape_ie, torch.nan))
+        self.weight_ei = nn.Parameter(torch.full((n_e, n_i), 1 / n_i))
+        register_nonnegative(self, "weight_ee", "weight_ie", "weight_ei")
+
+    def _add_integration(self) -> None:
+        n_e, n_i = self.weight_ei.shape
+        self.gain_i = nn.Parameter(torch.full((n_i,), torch.nan))
+        self.gain_e = nn.Parameter(torch.ones(n_e))
+        self.bias = nn.Parameter(torch.zeros(n_e))
+        register_nonnegative(self, "gain_i", "gain_e")
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.mark_initialised()
+
+    def mark_initialised(self) -> bool:
+        """Look whether the weights hold values and remember the answer.
+
+        Called after E-I Init and after loading; call it yourself only after writing to
+        ``weight_ee`` by hand.
+
+        Returns:
+            the new value of ``initialised``.
+        """
+        weight = self.weight_ee.detach()
+        self.initialised = not (weight.is_meta or bool(weight.isnan().any()))
+        return self.initialised
+
+    def _scaled_weight_ei(self) -> Tensor:
+        """W_EI with its gradient divided by the fan-in (E-I Prop 3)."""
+        return circuit.scale_grad(self.weight_ei, 1 / self.fan_in)
+
+    def _integrate(self, balanced: Tensor, i_ie: Tensor, reach: Tensor | None) -> Tensor:
+        """Integrated current from ``I_EE - I_sub`` and ``I_IE``, in float32 or better."""
+        wide = torch.promote_types(self.weight_ee.dtype, torch.float32)
+        with torch.autocast(balanced.device.type, enabled=False):
+            s_i = circuit.inhibitory_output(i_ie.to(wide), reach)
+            i_div = circuit.divisive_inhibition(
+                s_i, self._scaled_weight_ei().to(wide), self.gain_i.to(wide)
+            )
+            divisor = circuit.stabilise(i_div)
+            i_int = circuit.integrate(
+                balanced.to(wide), divisor, self.gain_e.to(wide), self.bias.to(wide)
+            )
+        return i_int.to(self.weight_ee.dtype)
+
+    def _folded_weight(self) -> Tensor:
+        with torch.autocast(self.weight_ee.device.type, enabled=False):
+            return circuit.fold(self.weight_ee, self._scaled_weight_ei(), self.weight_ie)
+
+    def _samples(self, x: Tensor, item: tuple[str, ...], sizes: tuple[int | None, ...]) -> Tensor:
+        """Check the input and merge its leading axes: ``[N, *item]``."""
+        name = type(self).__name__
+        expected = " or ".join(
+            f"[{', '.join((*lead, *item))}]" for lead in (("N",), ("T", "B"))
+        )
+        rank = len(item)
+        if x.dim() not in (rank + 1, rank + 2) or any(
+            size is not None and size != got
+            for size, got in zip(sizes, x.shape[-rank:], strict=True)
+        ):
+            wanted = ", ".join(
+                f"{axis} = {size}" for axis, size in zip(item, sizes, strict=True) if size
+            )
+            raise ValueError(
+                f"{name} takes {expected} with {wanted}, got shape {tuple(x.shape)}"
+            )
+        weight = self.weight_ee
+        if x.device != weight.device:
+            raise ValueError(
+                f"{name} is on {weight.device}, its input on {x.device}. Move one of them with .to()"
+            )
+        if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
+            raise ValueError(
+                f"{name} has {weight.dtype} parameters, its input is {x.dtype}. Convert the input "
+                f"with .to({weight.dtype}) (bytes as images: also divide by 255), or run under "
+                "torch.autocast for mixed precision"
+            )
+        if not self.initialised:
+            raise RuntimeError(
+                f"this {name} has no weights yet. Call eisnn.ei_init_(model, batch) with a batch "
+                "of training data, or load a state_dict. (Weights written by hand: call "
+                "mark_initialised(); a loaded layer that says this holds NaN: its training "
+                "diverged)"
+            )
+        return x.flatten(0, 1) if x.dim() == rank + 2 else x
+
+
+def _inhibitory_count(n_e: int, ei_ratio: int, what: str) -> int:
+    """``n_I = n_E // r``, but at least one: a circuit without inhibition is none."""
+    if n_e < 1:
+        raise ValueError(f"{what} must be a positive number of excitatory units, got {n_e}")
+    if not isinstance(ei_ratio, int) or ei_ratio < 1:
+        raise ValueError(
+            f"ei_ratio is the whole number of excitatory units per inhibitory one, >= 1, "
+            f"got {ei_ratio!r}"
+        )
+    return max(1, n_e // ei_ratio)
+
+
+class _EIDense(EIModule):
+    """Shape and check of the fully connected layers."""
+
+    def __init__(self, in_features: int, out_features: int, *, ei_ratio: int = 4) -> None:
+        if in_features < 1:
+            raise ValueError(f"in_features must be positive, got {in_features}")
+        n_i = _inhibitory_count(out_features, ei_ratio, "out_features")
+        super().__init__((out_features, in_features), (n_i, in_features))
+        self.in_features = in_features
+        self.out_features = out_features
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}, inhibitory={self.weight_ie.shape[0]}"
+
+
+class EILinear(_EIDense):
+    r"""Fully connected E-I circuit: ``I_int = g_E (I_EE - I_sub) / stab(I_div) + b_E``.
+
+    Args:
+        in_features: size ``D`` of the input, the fan-in.
+        out_features: number ``E`` of excitatory units.
+        ei_ratio: excitatory units per inhibitory one; ``I = max(1, E // ei_ratio)``.
+
+    Attributes:
+        weight_ee: ``[E, D]``, ``>= 0``.
+        weight_ie: ``[I, D]``, ``>= 0``.
+        weight_ei: ``[E, I]``, ``>= 0``; its gradient is divided by ``D``.
+        gain_i: ``[I]``, ``>= 0``.
+        gain_e: ``[E]``, ``>= 0``.
+        bias: ``[E]``, free.
+
+    Raises:
+        ValueError: a size or ratio below one.
+
+    Example:
+        >>> layer = EILinear(784, 500)
+        >>> x = torch.rand(32, 784).bernoulli()
+        >>> _ = eisnn.ei_init_(layer, x)
+        >>> layer(x).shape
+        torch.Size([32, 500])
+    """
+
+    def __init__(self, in_features: int, out_features: int, *, ei_ratio: int = 4) -> None:
+        super().__init__(in_features, out_features, ei_ratio=ei_ratio)
+        self._add_integration()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The integrated current.
+
+        Args:
+            x: ``[N, D]`` or ``[T, B, D]``, non-negative. (Negative values are not looked for
+                here, and make no sense: currents get their sign from the weights.) NaN or
+                infinite values make that sample's result NaN.
+
+        Returns:
+            ``[N, E]`` or ``[T, B, E]``, in the dtype of the parameters.
+
+        Raises:
+            ValueError: wrong shape, dtype or device.
+            RuntimeError: the layer is not initialised.
+        """
+        x_nd = self._samples(x, ("D",), (self.in_features,))
+        weight = torch.cat([self._folded_weight(), self.weight_ie])
+        balanced, i_ie = F.linear(x_nd, weight).split(list(self.weight_ei.shape), 1)
+        return self._integrate(balanced, i_ie, None).unflatten(0, x.shape[:-1])
+
+
+class EIOutput(_EIDense):
+    r"""Fully connected output layer: the balanced current ``I_EE - I_sub``.
+
+    No division, gain, bias or spikes; logits are its mean over time.
+
+    Args:
+        in_features: size ``D`` of the input.
+        out_features: number ``E`` of outputs.
+        ei_ratio: excitatory units per inhibitory one; ``I = max(1, E // ei_ratio)``.
+
+    Attributes:
+        weight_ee: ``[E, D]``, ``>= 0``.
+        weight_ie: ``[I, D]``, ``>= 0``.
+        weight_ei: ``[E, I]``, ``>= 0``; its gradient is divided by ``D``.
+
+    Raises:
+        ValueError: a size or ratio below one.
+    """
+
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The balanced current.
+
+        Args:
+            x: ``[N, D]`` or ``[T, B, D]``, non-negative.
+
+        Returns:
+            ``[N, E]`` or ``[T, B, E]``, in the dtype of the parameters.
+
+        Raises:
+            ValueError: wrong shape, dtype or device.
+            RuntimeError: the layer is not initialised.
+        """
+        x_nd = self._samples(x, ("D",), (self.in_features,))
+        balanced = F.linear(x_nd, self._folded_weight())
+        return balanced.to(self.weight_ee.dtype).unflatten(0, x.shape[:-1])
+
+
+class EIConv2d(EIModule):
+    r"""Convolutional E-I circuit; a unit is a channel and ``W_EI`` acts at each position.
+
+    Args:
+        in_channels: input channels ``C``.
+        out_channels: excitatory channels ``E``.
+        kernel_size: int or (height, width), as are ``stride``, ``padding`` and ``dilation``.
+        stride: of the convolution.
+        padding: zeros added on each side.
+        dilation: spacing of the kernel.
+        groups: of input channels; must divide ``C``, ``E`` and ``I``.
+        ei_ratio: excitatory channels per inhibitory one; ``I = max(1, E // ei_ratio)``.
+
+    Attributes:
+        weight_ee: ``[E, C / groups, kH, kW]``, ``>= 0``.
+        weight_ie: ``[I, C / groups, kH, kW]``, ``>= 0``.
+        weight_ei: ``[E, I]``, ``>= 0``; its gradient is divided by the fan-in.
+        gain_i: ``[I]``, ``>= 0``.
+        gain_e: ``[E]``, ``>= 0``.
+        bias: ``[E]``, free.
+
+    Raises:
+        ValueError: sizes or groups that do not fit.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        *,
+        ei_ratio: int = 4,
+    ) -> None:
+        if in_channels < 1:
+            raise ValueError(f"in_channels must be positive, got {in_channels}")
+        n_i = _inhibitory_count(out_channels, ei_ratio, "out_channels")
+        if groups < 1 or any(n % groups for n in (in_channels, out_channels, n_i)):
+            raise ValueError(
+                f"groups must divide the input channels ({in_channels}), the excitatory "
+                f"({out_channels}) and the inhibitory channels ({n_i} = {out_channels} // "
+                f"{ei_ratio}), got groups={groups}"
+            )
+        kernel = _pair(kernel_size, "kernel_size", 1)
+        fan_in = (in_channels // groups, *kernel)
+        super().__init__((out_channels, *fan_in), (n_i, *fan_in))
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.kernel_size = kernel
+        self.stride = _pair(stride, "stride", 1)
+        self.padding = _pair(padding, "padding", 0)
+        self.dilation = _pair(dilation, "dilation", 1)
+        self.groups = groups
+        self._add_integration()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The integrated current.
+
+        Args:
+            x: ``[N, C, H, W]`` or ``[T, B, C, H, W]``, non-negative. (Negative values are not
+                looked for here, and make no sense: currents get their sign from the weights.)
+                NaN or infinite values make what they reach NaN.
+
+        Returns:
+            ``[N, E, H', W']`` or ``[T, B, E, H', W']``, in the dtype of the parameters.
+
+        Raises:
+            ValueError: wrong shape, dtype or device.
+            RuntimeError: the layer is not initialised.
+        """
+        x_nchw = self._samples(x, ("C", "H", "W"), (self.in_channels, None, None))
+        options = (self.stride, self.padding, self.dilation, self.groups)
+        if self.groups == 1:
+            weight = torch.cat([self._folded_weight(), self.weight_ie])
+            currents = F.conv2d(x_nchw, weight, None, *options)
+            balanced, i_ie = currents.split(list(self.weight_ei.shape), 1)
+        else:  # a folded kernel would reach across groups
+            i_ie = F.conv2d(x_nchw, self.weight_ie, None, *options)
+            i_sub = circuit.subtractive_inhibition(i_ie, self._scaled_weight_ei())
+            balanced = F.conv2d(x_nchw, self.weight_ee, None, *options) - i_sub
+        reach = None
+        if not zeros_are_exact(x_nchw, self.kernel_size):
+            reach = circuit.convolution_reach(x_nchw, self.weight_ie, *options)
+        return self._integrate(balanced, i_ie, reach).unflatten(0, x.shape[:-3])
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, "
+            f"stride={self.stride}, padding={self.padding}, dilation={self.dilation}, "
+            f"groups={self.groups}, inhibitory={self.weight_ie.shape[0]}"
+        )
+
+
+def zeros_are_exact(x: Tensor, kernel_size: tuple[int, int]) -> bool:
+    """Whether a convolution of ``x`` returns exactly zero where every product is zero.
+
+    Sums of products do, in any precision. PyTorch computes convolutions so on the CPU, and
+    1x1 convolutions everywhere; on other devices the algorithm may transform its input.
+    """
+    return x.device.type == "cpu" or kernel_size == (1, 1)
+
+
+def _pair(value: int | tuple[int, int], name: str, least: int) -> tuple[int, int]:
+    pair = (value, value) if isinstance(value, int) else tuple(value)
+    if len(pair) != 2 or any(not isinstance(n, int) or n < least for n in pair):
+        raise ValueError(f"{name} must be a whole number or two of them >= {least}, got {value!r}")
+    return pair
