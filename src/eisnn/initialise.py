@@ -100,7 +100,7 @@ def _ei_layers(model: nn.Module) -> Iterator[tuple[str, EIModule]]:
 
 
 def _init_layer_(layer: EIModule, x: Tensor, generator: torch.Generator | None) -> None:
-    """Draw one layer's parameters from the statistics of its input ``x`` [N, ...] or [T, B, ...]."""
+    """Draw one layer's parameters from the statistics of its input, [N, ...] or [T, B, ...]."""
     item_rank = layer.weight_ee.dim() - 1  # [D] of a linear layer, [C, H, W] of a convolution
     samples = x.flatten(0, 1) if x.dim() == item_rank + 2 else x
     moments = input_moments(samples)

@@ -206,4 +206,4 @@ def scale_grad(x: Tensor, factor: float) -> Tensor:
     Returns:
         ``x``, unchanged.
     """
-    return _ScaleGrad.apply(x, factor)  # type: ignore[no-any-return]
+    return _ScaleGrad.apply(x, factor)  # type: ignore[no-any-return, no-untyped-call]

@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 __all__ = ["InputMoments", "inhibitory_gain", "input_moments", "weight_scale"]
@@ -97,6 +96,4 @@ def inhibitory_gain(moments: InputMoments, fan_in: int) -> float:
     """
     if moments.mean <= 0:
         raise ValueError("the input is silent: zero everywhere. Use a larger or different batch")
-    return math.sqrt(moments.mean_square + moments.variance) / (
-        math.sqrt(fan_in) * moments.mean
-    )
+    return math.sqrt(moments.mean_square + moments.variance) / (math.sqrt(fan_in) * moments.mean)

@@ -121,7 +121,7 @@ def heaviside(z: Tensor, surrogate: Surrogate) -> Tensor:
     Returns:
         zeros and ones in the shape and dtype of ``z``; NaN stays NaN.
     """
-    return _Heaviside.apply(z, surrogate)  # type: ignore[no-any-return]
+    return _Heaviside.apply(z, surrogate)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def lif_step(
@@ -129,7 +129,7 @@ def lif_step(
     v: Tensor,
     tau: float = 2.0,
     v_threshold: float = 1.0,
-    surrogate: Surrogate = SURROGATES["sigmoid"],  # noqa: B008 (frozen)
+    surrogate: Surrogate = SURROGATES["sigmoid"],
 ) -> tuple[Tensor, Tensor]:
     """One time step of the equations above.
 
@@ -153,7 +153,7 @@ def lif_multistep(
     v: Tensor | None = None,
     tau: float = 2.0,
     v_threshold: float = 1.0,
-    surrogate: Surrogate = SURROGATES["sigmoid"],  # noqa: B008 (frozen)
+    surrogate: Surrogate = SURROGATES["sigmoid"],
 ) -> tuple[Tensor, Tensor]:
     """:func:`lif_step` over a sequence.
 

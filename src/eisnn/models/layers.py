@@ -49,9 +49,7 @@ class Layers:
         if self.norm not in NORMS:
             raise ValueError(f"norm must be one of {', '.join(NORMS)}, got {self.norm!r}")
 
-    def conv(
-        self, in_channels: int, out_channels: int, kernel: int, stride: int = 1
-    ) -> nn.Module:
+    def conv(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Module:
         """Convolution with "same" padding for odd kernels, ``[T, B, C, H, W]``."""
         padding = kernel // 2
         if self.norm == "ei":

@@ -75,7 +75,7 @@ def create_model(
         return [max(1, round(w * width)) for w in widths]
 
     if name in MLP_WIDTHS:
-        size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+        size = (image_size, image_size) if isinstance(image_size, int) else image_size
         features = in_channels * math.prod(size)
         body = mlp_body(layers, scaled(MLP_WIDTHS[name]), features, num_classes)
         return SpikingNetwork(body, T=T, in_channels=in_channels, image_size=size)

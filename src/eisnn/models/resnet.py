@@ -69,7 +69,8 @@ class ResidualBlock(nn.Module):
     def forward(self, x_seq: Tensor) -> Tensor:
         """``[T, B, C, H, W]`` to ``[T, B, C', H', W']``, spike counts to spike counts."""
         spikes: Tensor = self.main(x_seq)
-        return spikes + self.shortcut(x_seq)
+        identity: Tensor = self.shortcut(x_seq)
+        return spikes + identity
 
 
 def resnet_body(

@@ -11,7 +11,8 @@ D fan-in.
 from __future__ import annotations
 
 import math
-from typing import Any
+from abc import abstractmethod
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,27 @@ from torch import Tensor, nn
 from eisnn.functional import circuit
 from eisnn.nn.constraint import register_nonnegative
 
-__all__ = ["EIConv2d", "EILinear", "EIModule", "EIOutput"]
+__all__ = ["Currents", "EIConv2d", "EILinear", "EIModule", "EIOutput"]
+
+
+class Currents(NamedTuple):
+    """Every current of one circuit; shapes ``[N, units]`` or ``[N, units, H, W]``.
+
+    The last three are ``None`` for an output layer, which does not divide.
+    """
+
+    i_ee: Tensor
+    """Excitatory current, E units."""
+    i_ie: Tensor
+    """Current into the inhibitory neurons, I units."""
+    i_sub: Tensor
+    """Subtractive inhibition, E units."""
+    i_div: Tensor | None
+    """Divisive inhibition before stabilisation, E units."""
+    divisor: Tensor | None
+    """Divisive inhibition after stabilisation, E units."""
+    i_int: Tensor | None
+    """Integrated current, E units."""
 
 
 class EIModule(nn.Module):
@@ -73,6 +94,42 @@ class EIModule(nn.Module):
         self.initialised = not (weight.is_meta or bool(weight.isnan().any()))
         return self.initialised
 
+    @abstractmethod
+    def _merged(self, x: Tensor) -> Tensor:
+        """Check the input and merge time and batch, ``[N, ...]``."""
+
+    @abstractmethod
+    def _product(self, x: Tensor, weight: Tensor) -> Tensor:
+        """``weight x``: matrix product or convolution of the merged input."""
+
+    def _reach(self, x: Tensor) -> Tensor | None:
+        """Where inhibitory currents can be non-zero; ``None`` where zeros are exact."""
+        return None
+
+    def currents(self, x: Tensor) -> Currents:
+        """Every current of the circuit, each computed as its equation says.
+
+        For looking inside. ``forward`` computes the same integrated current with folded
+        weights and keeps none of the others.
+
+        Args:
+            x: what ``forward`` takes.
+
+        Returns:
+            the currents, with time and batch merged.
+        """
+        x = self._merged(x)
+        weight_ei = self._scaled_weight_ei()
+        i_ee, i_ie = self._product(x, self.weight_ee), self._product(x, self.weight_ie)
+        s_i = circuit.inhibitory_output(i_ie, self._reach(x))
+        i_sub = circuit.subtractive_inhibition(s_i, weight_ei)
+        if isinstance(self, EIOutput):
+            return Currents(i_ee, i_ie, i_sub, None, None, None)
+        i_div = circuit.divisive_inhibition(s_i, weight_ei, self.gain_i)
+        divisor = circuit.stabilise(i_div)
+        i_int = circuit.integrate(i_ee - i_sub, divisor, self.gain_e, self.bias)
+        return Currents(i_ee, i_ie, i_sub, i_div, divisor, i_int)
+
     def _scaled_weight_ei(self) -> Tensor:
         """W_EI with its gradient divided by the fan-in (E-I Prop 3)."""
         return circuit.scale_grad(self.weight_ei, 1 / self.fan_in)
@@ -98,9 +155,7 @@ class EIModule(nn.Module):
     def _samples(self, x: Tensor, item: tuple[str, ...], sizes: tuple[int | None, ...]) -> Tensor:
         """Check the input and merge its leading axes: ``[N, *item]``."""
         name = type(self).__name__
-        expected = " or ".join(
-            f"[{', '.join((*lead, *item))}]" for lead in (("N",), ("T", "B"))
-        )
+        expected = " or ".join(f"[{', '.join((*lead, *item))}]" for lead in (("N",), ("T", "B")))
         rank = len(item)
         if x.dim() not in (rank + 1, rank + 2) or any(
             size is not None and size != got
@@ -109,13 +164,11 @@ class EIModule(nn.Module):
             wanted = ", ".join(
                 f"{axis} = {size}" for axis, size in zip(item, sizes, strict=True) if size
             )
-            raise ValueError(
-                f"{name} takes {expected} with {wanted}, got shape {tuple(x.shape)}"
-            )
+            raise ValueError(f"{name} takes {expected} with {wanted}, got shape {tuple(x.shape)}")
         weight = self.weight_ee
         if x.device != weight.device:
             raise ValueError(
-                f"{name} is on {weight.device}, its input on {x.device}. Move one of them with .to()"
+                f"{name} is on {weight.device}, its input on {x.device}. Move one with .to()"
             )
         if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
             raise ValueError(
@@ -155,6 +208,12 @@ class _EIDense(EIModule):
         super().__init__((out_features, in_features), (n_i, in_features))
         self.in_features = in_features
         self.out_features = out_features
+
+    def _merged(self, x: Tensor) -> Tensor:
+        return self._samples(x, ("D",), (self.in_features,))
+
+    def _product(self, x: Tensor, weight: Tensor) -> Tensor:
+        return F.linear(x, weight)
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, inhibitory={self.weight_ie.shape[0]}"
@@ -206,10 +265,11 @@ class EILinear(_EIDense):
             ValueError: wrong shape, dtype or device.
             RuntimeError: the layer is not initialised.
         """
-        x_nd = self._samples(x, ("D",), (self.in_features,))
         weight = torch.cat([self._folded_weight(), self.weight_ie])
-        balanced, i_ie = F.linear(x_nd, weight).split(list(self.weight_ei.shape), 1)
-        return self._integrate(balanced, i_ie, None).unflatten(0, x.shape[:-1])
+        both = self._product(self._merged(x), weight)
+        balanced, i_ie = both.split(list(self.weight_ei.shape), 1)
+        i_int = self._integrate(balanced, i_ie, None)
+        return torch.unflatten(i_int, 0, x.shape[:-1])
 
 
 class EIOutput(_EIDense):
@@ -231,7 +291,6 @@ class EIOutput(_EIDense):
         ValueError: a size or ratio below one.
     """
 
-
     def forward(self, x: Tensor) -> Tensor:
         """The balanced current.
 
@@ -245,9 +304,8 @@ class EIOutput(_EIDense):
             ValueError: wrong shape, dtype or device.
             RuntimeError: the layer is not initialised.
         """
-        x_nd = self._samples(x, ("D",), (self.in_features,))
-        balanced = F.linear(x_nd, self._folded_weight())
-        return balanced.to(self.weight_ee.dtype).unflatten(0, x.shape[:-1])
+        balanced = self._product(self._merged(x), self._folded_weight())
+        return torch.unflatten(balanced.to(self.weight_ee.dtype), 0, x.shape[:-1])
 
 
 class EIConv2d(EIModule):
@@ -323,20 +381,30 @@ class EIConv2d(EIModule):
             ValueError: wrong shape, dtype or device.
             RuntimeError: the layer is not initialised.
         """
-        x_nchw = self._samples(x, ("C", "H", "W"), (self.in_channels, None, None))
-        options = (self.stride, self.padding, self.dilation, self.groups)
+        x_nchw = self._merged(x)
         if self.groups == 1:
             weight = torch.cat([self._folded_weight(), self.weight_ie])
-            currents = F.conv2d(x_nchw, weight, None, *options)
-            balanced, i_ie = currents.split(list(self.weight_ei.shape), 1)
+            both = self._product(x_nchw, weight)
+            balanced, i_ie = both.split(list(self.weight_ei.shape), 1)
         else:  # a folded kernel would reach across groups
-            i_ie = F.conv2d(x_nchw, self.weight_ie, None, *options)
+            i_ie = self._product(x_nchw, self.weight_ie)
             i_sub = circuit.subtractive_inhibition(i_ie, self._scaled_weight_ei())
-            balanced = F.conv2d(x_nchw, self.weight_ee, None, *options) - i_sub
-        reach = None
-        if not zeros_are_exact(x_nchw, self.kernel_size):
-            reach = circuit.convolution_reach(x_nchw, self.weight_ie, *options)
-        return self._integrate(balanced, i_ie, reach).unflatten(0, x.shape[:-3])
+            balanced = self._product(x_nchw, self.weight_ee) - i_sub
+        i_int = self._integrate(balanced, i_ie, self._reach(x_nchw))
+        return torch.unflatten(i_int, 0, x.shape[:-3])
+
+    def _merged(self, x: Tensor) -> Tensor:
+        return self._samples(x, ("C", "H", "W"), (self.in_channels, None, None))
+
+    def _product(self, x: Tensor, weight: Tensor) -> Tensor:
+        return F.conv2d(x, weight, None, self.stride, self.padding, self.dilation, self.groups)
+
+    def _reach(self, x: Tensor) -> Tensor | None:
+        if zeros_are_exact(x, self.kernel_size):
+            return None
+        return circuit.convolution_reach(
+            x, self.weight_ie, self.stride, self.padding, self.dilation, self.groups
+        )
 
     def extra_repr(self) -> str:
         return (

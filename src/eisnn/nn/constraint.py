@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
@@ -82,7 +82,7 @@ def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
 @torch.no_grad()
 def project_(model: nn.Module) -> None:
     """Set every negative entry of the constrained parameters to zero, in place, in one call."""
-    parameters = [parameter for _, parameter in nonnegative_parameters(model)]
+    parameters: list[Tensor] = [parameter for _, parameter in nonnegative_parameters(model)]
     if parameters:
         torch._foreach_clamp_min_(parameters, 0.0)
 

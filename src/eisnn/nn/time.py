@@ -5,6 +5,7 @@ Legend: T time, B batch, C channels, H / W height and width.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 __all__ = ["TimeWise", "present", "time_first"]
@@ -39,4 +40,7 @@ class TimeWise(nn.Sequential):
 
     def forward(self, x_seq: Tensor) -> Tensor:
         """``[T, B, ...]`` to ``[T, B, ...]``."""
-        return super().forward(x_seq.flatten(0, 1)).unflatten(0, x_seq.shape[:2])
+        merged = x_seq.flatten(0, 1)  # [T*B, ...]
+        for module in self:
+            merged = module(merged)
+        return torch.unflatten(merged, 0, x_seq.shape[:2])
