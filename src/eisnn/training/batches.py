@@ -1,0 +1,133 @@
+"""Batches for training and evaluation, as a Lightning data module.
+
+Data sets live in memory as small integers; a batch is gathered, converted and augmented at
+once on the device. Order and augmentation are functions of (seed, epoch, step), so they need
+no state to be continued.
+
+Legend: B batch, C channels, T time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from eisnn.data import Arrays, DataSource, augmentation, split_validation
+
+__all__ = ["Batches", "DataModule"]
+
+EVALUATION_BATCH = 256
+
+
+class Batches:
+    """The batches of one epoch.
+
+    Args:
+        arrays: the samples.
+        batch_size: of each batch; in training, samples that do not fill a batch are left for
+            other epochs.
+        device: where batches are wanted.
+        augment: name of the augmentation of training batches.
+        order: (seed, epoch) to shuffle and augment by, or ``None`` for every sample in order,
+            as it is.
+
+    Raises:
+        ValueError: fewer samples than a training batch needs.
+    """
+
+    def __init__(
+        self,
+        arrays: Arrays,
+        batch_size: int,
+        device: torch.device,
+        augment: str = "none",
+        order: tuple[int, int] | None = None,
+    ) -> None:
+        if order is not None and len(arrays) < batch_size:
+            raise ValueError(
+                f"training.batch_size must not exceed the number of training samples "
+                f"({len(arrays)}), got {batch_size}"
+            )
+        self.arrays = arrays
+        self.batch_size = batch_size
+        self.device = device
+        self.augment = augmentation(augment)
+        self.order = order
+
+    def __len__(self) -> int:
+        if self.order is None:
+            return -(-len(self.arrays) // self.batch_size)
+        return len(self.arrays) // self.batch_size
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Inputs ``[B, C, H, W]`` or ``[B, T, C, H, W]``, float32, and labels ``[B]``."""
+        indices = torch.arange(len(self.arrays))
+        if self.order is not None:
+            indices = torch.randperm(len(self.arrays), generator=self._generator(0, "cpu"))
+        for step in range(len(self)):
+            chosen = indices[step * self.batch_size : (step + 1) * self.batch_size]
+            inputs, labels = self.arrays.batch(chosen, self.device)
+            if self.order is not None:
+                inputs = self.augment(inputs, self._generator(step + 1, self.device))
+            yield inputs, labels
+
+    def _generator(self, stream: int, device: torch.device | str) -> torch.Generator:
+        """Random numbers of one epoch: stream 0 for the order, ``step + 1`` for a batch."""
+        assert self.order is not None
+        seed, epoch = self.order
+        mixed = hash((seed, epoch, stream)) & (2**63 - 1)  # of integers: the same everywhere
+        return torch.Generator(device).manual_seed(mixed)
+
+
+class DataModule(L.LightningDataModule):
+    """A data set with its validation split, as batches on the trainer's device.
+
+    Args:
+        source: the data set.
+        batch_size: of training batches.
+        augment: name of the augmentation of training batches.
+        validation: share of the training set held back; 0 for none.
+        seed: of the validation split, the order and the augmentation.
+    """
+
+    def __init__(
+        self, source: DataSource, batch_size: int, augment: str, validation: float, seed: int
+    ) -> None:
+        super().__init__()
+        self.source = source
+        self.batch_size = batch_size
+        self.augment = augment
+        self.seed = seed
+        self.train: Arrays = source.train
+        self.val: Arrays | None = None
+        if validation:
+            self.train, self.val = split_validation(source.train, validation, seed)
+
+    def training_batches(self, epoch: int, device: torch.device) -> Batches:
+        """The training batches of ``epoch``, which starts from 0."""
+        return Batches(self.train, self.batch_size, device, self.augment, (self.seed, epoch))
+
+    def train_dataloader(self) -> Batches:
+        trainer = self._trainer()
+        return self.training_batches(trainer.current_epoch, trainer.strategy.root_device)
+
+    def val_dataloader(self) -> Batches | list[Batches]:
+        return [] if self.val is None else self._evaluation(self.val)
+
+    def test_dataloader(self) -> Batches:
+        return self._evaluation(self.source.test)
+
+    def probe(self) -> Tensor:
+        """A fixed batch to observe the network on: the first validation or training samples."""
+        arrays = self.train if self.val is None else self.val
+        return arrays.batch(range(min(len(arrays), EVALUATION_BATCH)))[0]
+
+    def _evaluation(self, arrays: Arrays) -> Batches:
+        return Batches(arrays, EVALUATION_BATCH, self._trainer().strategy.root_device)
+
+    def _trainer(self) -> L.Trainer:
+        assert self.trainer is not None
+        return self.trainer

@@ -1,0 +1,185 @@
+"""Recipes: everything that defines a training run, typed, readable, in one YAML file.
+
+Unknown keys, wrong types and values out of range are errors that name the field.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, is_dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser
+
+__all__ = [
+    "DataConfig",
+    "ModelConfig",
+    "OptimiserConfig",
+    "Recipe",
+    "TrainingConfig",
+    "dump_recipe",
+    "list_recipes",
+    "load_recipe",
+]
+
+Norm = Literal["ei", "bn", "none"]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What to train on."""
+
+    name: str
+    """Data set, as in ``eisnn.data.load_data``."""
+    root: str | None = None
+    """Folder of the data sets; the default is ``EISNN_DATA`` or ``~/.cache/eisnn``."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Options of the data set, such as ``split``."""
+    augmentation: str = "none"
+    """Applied to training batches."""
+    validation: float = 0.1
+    """Share of the training set held back to choose the best epoch on."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which network; the fields are the arguments of ``eisnn.create_model``."""
+
+    name: str
+    norm: Norm = "ei"
+    T: int = 4
+    ei_ratio: int = 4
+    tau: float = 2.0
+    v_threshold: float = 1.0
+    surrogate: str = "sigmoid"
+    classifier: str = "light"
+    width: float = 1.0
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """SGD, with a learning rate that warms up linearly and falls to zero along a cosine."""
+
+    lr: float
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    """Applies to all parameters."""
+    warmup_epochs: float = 0.0
+    warmup_lr: float = 0.0
+    """Learning rate from which the warm-up starts."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How long and how."""
+
+    epochs: int
+    batch_size: int
+    seed: int = 0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """``bfloat16``: convolutions and matrix products in it, everything else in float32."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training run."""
+
+    description: str
+    data: DataConfig
+    model: ModelConfig
+    optimiser: OptimiserConfig
+    training: TrainingConfig
+    twins: dict[Norm, OptimiserConfig] = field(default_factory=dict)
+    """Optimiser settings with which ``--compare`` trains the same network with another norm."""
+
+    def __post_init__(self) -> None:
+        optimisers = {f"twins.{norm}": twin for norm, twin in self.twins.items()}
+        for name, optimiser in {"optimiser": self.optimiser, **optimisers}.items():
+            _require(optimiser.lr > 0, f"{name}.lr", "> 0", optimiser.lr)
+            for key in ("momentum", "weight_decay", "warmup_epochs", "warmup_lr"):
+                value = getattr(optimiser, key)
+                _require(value >= 0, f"{name}.{key}", ">= 0", value)
+        for key in ("epochs", "batch_size"):
+            value = getattr(self.training, key)
+            _require(value >= 1, f"training.{key}", ">= 1", value)
+        share = self.data.validation
+        _require(0 <= share < 1, "data.validation", "a share from 0 to below 1", share)
+        if self.optimiser.warmup_epochs > self.training.epochs:
+            raise ValueError(
+                f"optimiser.warmup_epochs ({self.optimiser.warmup_epochs}) must not exceed "
+                f"training.epochs ({self.training.epochs})"
+            )
+
+
+def _require(fits: bool, name: str, rule: str, value: object) -> None:
+    if not fits:
+        raise ValueError(f"{name} must be {rule}, got {value}")
+
+
+def list_recipes() -> dict[str, Path]:
+    """The recipes that come with the package: name to file."""
+    folder = Path(str(resources.files("eisnn"))) / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe by name or file.
+
+    Args:
+        name: one of :func:`list_recipes`, or the path of a YAML file, such as the
+            ``config.yaml`` of a run.
+        overrides: ``key=value``, such as ``optimiser.lr=0.01``.
+
+    Raises:
+        ValueError: no such recipe, an unknown key or a value that does not fit; the message
+            names the field.
+    """
+    known = list_recipes()
+    path = known.get(name, Path(name))
+    if not path.is_file():
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"there is no recipe or file {name!r}.{hint} Recipes: {', '.join(known)}")
+    content = yaml.safe_load(path.read_text())
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no recipe: it must be a mapping of fields to values")
+    keys = _leaf_keys(Recipe)
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise ValueError(f"an override is written key=value, got {override!r}")
+        if key not in keys and not any(key.startswith(f"{k}.") for k in ("data.options", "twins")):
+            close = difflib.get_close_matches(key, keys, n=1, cutoff=0.4)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise ValueError(f"a recipe has no field {key!r}.{hint} Fields: {', '.join(keys)}")
+        *groups, last = key.split(".")
+        target = content
+        for group in groups:
+            target = target.setdefault(group, {})
+        target[last] = yaml.safe_load(value)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Recipe)
+    try:
+        values = parser.instantiate(parser.parse_object(content)).as_dict()
+    except (ArgumentError, TypeError) as error:
+        raise ValueError(f"recipe {name}: {error}") from None
+    return Recipe(**values)
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe as YAML that :func:`load_recipe` reads."""
+    text: str = yaml.safe_dump(asdict(recipe), sort_keys=False, allow_unicode=True)
+    return text
+
+
+def _leaf_keys(cls: type, prefix: str = "") -> list[str]:
+    """The fields of a dataclass, with those of nested ones as ``outer.inner``."""
+    keys: list[str] = []
+    for name, kind in get_type_hints(cls).items():
+        nested = isinstance(kind, type) and is_dataclass(kind)
+        keys += _leaf_keys(kind, f"{name}.") if nested else [prefix + name]
+    return keys
