@@ -15,12 +15,13 @@ torch.Size([32, 10])
 
 import importlib
 from importlib.metadata import version as _version
-from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-from eisnn import functional, nn
-from eisnn.initialise import ei_init_, is_initialised
-from eisnn.models import create_model, list_models
-from eisnn.nn.constraint import constrain, project_
+if TYPE_CHECKING:
+    from eisnn import functional, interop, nn
+    from eisnn.initialise import ei_init_, is_initialised
+    from eisnn.models import create_model, list_models
+    from eisnn.nn.constraint import constrain, project_
 
 __version__ = _version("eisnn")
 
@@ -36,8 +37,21 @@ __all__ = [
     "project_",
 ]
 
+_HOME = {
+    "constrain": "eisnn.nn.constraint",
+    "create_model": "eisnn.models",
+    "ei_init_": "eisnn.initialise",
+    "is_initialised": "eisnn.initialise",
+    "list_models": "eisnn.models",
+    "project_": "eisnn.nn.constraint",
+}
+_PACKAGES = ("analysis", "data", "functional", "interop", "models", "nn", "training")
 
-def __getattr__(name: str) -> ModuleType:
-    if name == "interop":  # needs safetensors, which the core does not
-        return importlib.import_module("eisnn.interop")
+
+def __getattr__(name: str) -> Any:
+    """Import at first use: ``eisnn --help`` need not wait for torch, nor the core for extras."""
+    if name in _PACKAGES:
+        return importlib.import_module(f"eisnn.{name}")
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
     raise AttributeError(f"module 'eisnn' has no attribute {name!r}")

@@ -75,7 +75,7 @@ def plot_currents(
     columns = min(4, len(shown))
     rows = math.ceil(len(shown) / columns)
     figure = Figure(figsize=(2.9 * columns, 2.3 * rows + 0.5), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False, sharex=True).flat
+    axes = list(figure.subplots(rows, columns, squeeze=False, sharex=True).flat)
     centres = [(a + b) / 2 for a, b in pairwise(HISTOGRAM_EDGES)]
     normal = [math.exp(-x * x / 2) / math.sqrt(2 * math.pi) for x in centres]
     for axis, i in zip(axes, shown, strict=False):
@@ -84,15 +84,23 @@ def plot_currents(
         axis.plot(centres, before[i].density, color="black", lw=1, label="before training")
         axis.plot(centres, normal, color="black", lw=0.8, ls=":", label="N(0, 1)")
         axis.axvline(1, color="#d55e00", lw=0.8, label="threshold")
-        axis.set_title(f"{after[i].layer}: fires at {after[i].rate:.2f}", fontsize=9)
+        axis.set_title(f"{after[i].layer}: {after[i].rate:.2f} spikes per step", fontsize=9)
         axis.set_ylim(0, min(1.5, 1.05 * max(*after[i].density, *before[i].density, 0.4)))
         axis.set_yticks([])
         axis.spines[["top", "right", "left"]].set_visible(False)
-    for axis in list(axes)[len(shown) :]:
+    for axis in axes[len(shown) :]:
         axis.set_visible(False)
     handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
-    figure.supxlabel("integrated current, in units of the threshold", fontsize=9)
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=4,
+        frameon=False,
+        fontsize=9,
+        title="integrated current, in units of the threshold",
+        title_fontsize=9,
+    )
     _save(figure, path, title)
 
 

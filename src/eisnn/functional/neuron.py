@@ -84,7 +84,7 @@ class LeakyReLU:
         return torch.where(z >= 0, z, self.leak * z)
 
     def derivative(self, z: Tensor) -> Tensor:
-        return torch.where(z >= 0, 1.0, self.leak).to(z.dtype)
+        return torch.where(z >= 0, torch.ones_like(z), self.leak)
 
 
 SURROGATES: Mapping[str, Surrogate] = MappingProxyType(

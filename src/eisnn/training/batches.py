@@ -15,7 +15,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from eisnn.data import Arrays, DataSource, augmentation, split_validation
+from eisnn.data import Arrays, DataSource, augmentation, evaluation_transform, split_validation
 
 __all__ = ["Batches", "DataModule"]
 
@@ -30,7 +30,8 @@ class Batches:
         batch_size: of each batch; in training, samples that do not fill a batch are left for
             other epochs.
         device: where batches are wanted.
-        augment: name of the augmentation of training batches.
+        augment: name of the augmentation of training batches; for evaluation, of the transform
+            that goes with it.
         order: (seed, epoch) to shuffle and augment by, or ``None`` for every sample in order,
             as it is.
 
@@ -55,6 +56,7 @@ class Batches:
         self.batch_size = batch_size
         self.device = device
         self.augment = augmentation(augment)
+        self.transform = evaluation_transform(augment)
         self.order = order
 
     def __len__(self) -> int:
@@ -72,6 +74,8 @@ class Batches:
             inputs, labels = self.arrays.batch(chosen, self.device)
             if self.order is not None:
                 inputs = self.augment(inputs, self._generator(step + 1, self.device))
+            else:
+                inputs = self.transform(inputs)
             yield inputs, labels
 
     def _generator(self, stream: int, device: torch.device | str) -> torch.Generator:
@@ -114,8 +118,9 @@ class DataModule(L.LightningDataModule):
         trainer = self._trainer()
         return self.training_batches(trainer.current_epoch, trainer.strategy.root_device)
 
-    def val_dataloader(self) -> Batches | list[Batches]:
-        return [] if self.val is None else self._evaluation(self.val)
+    def val_dataloader(self) -> Batches:
+        assert self.val is not None
+        return self._evaluation(self.val)
 
     def test_dataloader(self) -> Batches:
         return self._evaluation(self.source.test)
@@ -123,10 +128,11 @@ class DataModule(L.LightningDataModule):
     def probe(self) -> Tensor:
         """A fixed batch to observe the network on: the first validation or training samples."""
         arrays = self.train if self.val is None else self.val
-        return arrays.batch(range(min(len(arrays), EVALUATION_BATCH)))[0]
+        return next(iter(Batches(arrays, EVALUATION_BATCH, torch.device("cpu"), self.augment)))[0]
 
     def _evaluation(self, arrays: Arrays) -> Batches:
-        return Batches(arrays, EVALUATION_BATCH, self._trainer().strategy.root_device)
+        device = self._trainer().strategy.root_device
+        return Batches(arrays, EVALUATION_BATCH, device, self.augment)
 
     def _trainer(self) -> L.Trainer:
         assert self.trainer is not None

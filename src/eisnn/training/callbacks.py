@@ -12,9 +12,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
-    TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
 )
@@ -111,9 +109,7 @@ class RunProgress(ProgressBar):
             return
         self._progress = Progress(
             TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TaskProgressColumn(),
+            BarColumn(bar_width=14),
             TextColumn("{task.fields[numbers]}"),
             TimeRemainingColumn(),
             refresh_per_second=4,
@@ -138,7 +134,7 @@ class RunProgress(ProgressBar):
         numbers += f"  loss {float(outputs['loss']):.3f}"
         if "val_accuracy" in trainer.callback_metrics:
             numbers += f"  val {100 * trainer.callback_metrics['val_accuracy'].item():.1f} %"
-        numbers += f"  {speed:,.0f} samples/s"
+        numbers += f"  {speed:,.0f}/s"
         self._progress.update(self._task, completed=trainer.global_step, numbers=numbers)
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:

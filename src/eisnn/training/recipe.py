@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
@@ -97,6 +97,8 @@ class Recipe:
     """Optimiser settings with which ``--compare`` trains the same network with another norm."""
 
     def __post_init__(self) -> None:
+        for norm in self.twins:
+            _require(norm in get_args(Norm), "a key of twins", f"one of {get_args(Norm)}", norm)
         optimisers = {f"twins.{norm}": twin for norm, twin in self.twins.items()}
         for name, optimiser in {"optimiser": self.optimiser, **optimisers}.items():
             _require(optimiser.lr > 0, f"{name}.lr", "> 0", optimiser.lr)

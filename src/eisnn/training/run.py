@@ -65,14 +65,20 @@ class RunResult:
     """Smallest divisor seen at the end of any epoch, on the probe batch."""
 
 
-def build_model(recipe: Recipe, source: DataSource) -> nn.Module:
-    """The network of a recipe for a data set; an E-I network is not initialised yet."""
+def build_model(recipe: Recipe, source: DataSource, image_size: tuple[int, int]) -> nn.Module:
+    """The network of a recipe for a data set; an E-I network is not initialised yet.
+
+    Args:
+        recipe: says which network.
+        source: gives classes and channels.
+        image_size: height and width of batches, as the transforms leave them.
+    """
     model = asdict(recipe.model)
     return create_model(
         model.pop("name"),
         num_classes=source.num_classes,
         in_channels=source.in_channels,
-        image_size=source.image_size,
+        image_size=image_size,
         **model,
     )
 
@@ -101,8 +107,8 @@ def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> RunResult:
     data = DataModule(
         source, recipe.training.batch_size, recipe.data.augmentation, recipe.data.validation, seed
     )
-    model = build_model(recipe, source)
     images, _ = next(iter(data.training_batches(0, torch.device("cpu"))))
+    model = build_model(recipe, source, (images.shape[-2], images.shape[-1]))
     ei_init_(model, images, generator=torch.Generator().manual_seed(seed))
     before = observe(model, data.probe())
 
@@ -122,10 +128,15 @@ def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> RunResult:
         accelerator="auto",
         devices=1,
         logger=False,
-        callbacks=[history, checkpoint, RunProgress(LABELS[recipe.model.norm])],
+        callbacks=[
+            history,
+            checkpoint,
+            *([RunProgress(LABELS[recipe.model.norm])] if progress else []),
+        ],
         enable_progress_bar=progress,
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        limit_val_batches=0 if data.val is None else 1.0,
         reload_dataloaders_every_n_epochs=1,
         deterministic=True,
     )

@@ -1,0 +1,1 @@
+"""The data sets: where their files are, and what their parts and classes are."""

@@ -1,0 +1,86 @@
+"""The command line, as a user types it."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from eisnn.cli import main
+
+
+def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "eisnn.cli", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "100"},
+    )
+
+
+def test_help_answers_without_waiting_for_torch() -> None:
+    started = time.perf_counter()
+    result = run("--help")
+    assert result.returncode == 0
+    assert "eisnn train digits" in result.stdout
+    loaded = "import eisnn.cli, sys; print('torch' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True).stdout
+    assert out == "False\n", f"took {time.perf_counter() - started:.1f} s"
+
+
+@pytest.mark.parametrize("command", ["train", "recipes"])
+def test_every_command_has_help_with_an_example(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert f"example: eisnn {command}" in capsys.readouterr().out
+
+
+def test_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipes"]) == 0
+    assert "digits" in capsys.readouterr().out
+
+
+def test_print_config_shows_the_resolved_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "digits", "--print-config", "model.T=8"]) == 0
+    out = capsys.readouterr().out
+    assert "T: 8" in out
+    assert "lr:" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "digit"], "Did you mean 'digits'"),
+        (["train", "digits", "modle.T=8"], "Did you mean 'model.T'"),
+        (["train", "digits", "model.name=vgg9"], "Did you mean"),
+    ],
+)
+def test_mistakes_are_told_and_give_a_failing_exit_code(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    if arguments[0] == "train":
+        arguments += ["--out", str(tmp_path / "run")]
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_unknown_options_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "digits", "--epochs", "3"])
+    assert stop.value.code == 2
+    assert "unrecognized arguments: --epochs" in capsys.readouterr().err
+
+
+def test_train_digits_from_the_shell(tmp_path: Path) -> None:
+    result = run(
+        "train", "digits", "model.name=mlp2", "model.width=0.1", "training.epochs=1", cwd=tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+    assert "% of the test set" in result.stdout
+    assert (tmp_path / "runs" / "digits" / "weights.safetensors").exists()

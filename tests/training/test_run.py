@@ -1,0 +1,129 @@
+"""A whole run at the smallest scale: what it leaves, and that it can be repeated."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import eisnn
+from eisnn.training.module import learning_rate
+from eisnn.training.recipe import OptimiserConfig, Recipe, load_recipe
+from eisnn.training.run import RunResult, compare, describe, free_folder, train
+
+SMALL = ["model.name=mlp4", "model.width=0.1", "training.epochs=2", "optimiser.lr=0.02"]
+
+
+def small(*overrides: str) -> Recipe:
+    return load_recipe("digits", [*SMALL, *overrides])
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    return train(small(), tmp_path_factory.mktemp("runs") / "small", progress=False)
+
+
+def test_the_run_folder_is_complete(result: RunResult) -> None:
+    names = {path.name for path in result.folder.iterdir()}
+    assert names >= {
+        "config.yaml",
+        "metrics.csv",
+        "curves.png",
+        "currents.png",
+        "activity.json",
+        "weights.safetensors",
+        "summary.json",
+        "checkpoints",
+    }
+    for picture in ("curves.png", "currents.png"):
+        assert (result.folder / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_metrics_hold_a_row_for_each_epoch(result: RunResult) -> None:
+    with (result.folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    for row in rows:
+        assert 0 <= float(row["val_accuracy"]) <= 1
+        assert float(row["smallest_divisor"]) > 0
+        assert all(0 <= float(row[f"rate/lif{i}"]) <= 1 for i in (1, 2, 3))
+    assert float(rows[1]["train_loss"]) < float(rows[0]["train_loss"])
+
+
+def test_kept_weights_give_the_reported_accuracy(result: RunResult) -> None:
+    from eisnn.data import load_data
+
+    recipe = load_recipe(str(result.folder / "config.yaml"))
+    source = load_data("digits")
+    model = eisnn.create_model(
+        recipe.model.name,
+        num_classes=10,
+        in_channels=1,
+        image_size=8,
+        width=recipe.model.width,
+    )
+    model.load_state_dict(load_file(result.folder / "weights.safetensors"), strict=True)
+    assert eisnn.is_initialised(model)
+    images, labels = source.test.batch(range(len(source.test)))
+    with torch.no_grad():
+        accuracy = (model.eval()(images).argmax(1) == labels).double().mean().item()
+    summary = json.loads((result.folder / "summary.json").read_text())
+    assert summary["test_accuracy"] == pytest.approx(accuracy, abs=1e-6)
+    assert accuracy == pytest.approx(result.test_accuracy, abs=1e-6)
+    assert accuracy > 0.3  # it learns: chance is 0.1
+
+
+def test_dales_law_holds_after_training(result: RunResult) -> None:
+    for name, weight in load_file(result.folder / "weights.safetensors").items():
+        if not name.endswith("bias"):
+            assert (weight >= 0).all(), name
+
+
+def test_the_same_config_gives_the_same_weights(result: RunResult, tmp_path: Path) -> None:
+    recipe = load_recipe(str(result.folder / "config.yaml"))
+    train(recipe, tmp_path / "again", progress=False)
+    first = load_file(result.folder / "weights.safetensors")
+    again = load_file(tmp_path / "again" / "weights.safetensors")
+    assert all(torch.equal(first[key], again[key]) for key in first)
+
+
+def test_another_seed_gives_other_weights(result: RunResult, tmp_path: Path) -> None:
+    train(small("training.seed=1"), tmp_path / "other", progress=False)
+    first = load_file(result.folder / "weights.safetensors")
+    other = load_file(tmp_path / "other" / "weights.safetensors")
+    assert not torch.equal(first["body.linear1.weight_ee"], other["body.linear1.weight_ee"])
+
+
+def test_compare_trains_the_twins_side_by_side(tmp_path: Path) -> None:
+    results = compare(small("training.epochs=1"), tmp_path / "compare", progress=False)
+    assert [r.norm for r in results] == ["ei", "bn", "none"]
+    assert (tmp_path / "compare" / "comparison.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "compare" / "bn" / "weights.safetensors").exists()
+    text = describe(results)
+    for result in results:
+        assert f"{100 * result.test_accuracy:.2f} %" in text
+    assert "smallest divisor" in text
+
+
+def test_a_folder_with_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "precious.txt").write_text("kept")
+    with pytest.raises(FileExistsError, match="not empty"):
+        train(small(), tmp_path, progress=False)
+    assert free_folder(tmp_path) == tmp_path.with_name(f"{tmp_path.name}-2")
+
+
+def test_a_network_that_does_not_fit_the_data_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least 32x32"):
+        train(small("model.name=vgg8"), tmp_path / "run", progress=False)
+    with pytest.raises(ValueError, match="batch_size must not exceed"):
+        train(small("training.batch_size=5000"), tmp_path / "run", progress=False)
+
+
+def test_learning_rate_warms_up_linearly_and_falls_to_zero() -> None:
+    config = OptimiserConfig(lr=0.4, warmup_lr=0.1)
+    rates = [learning_rate(step, 10, 3, config) for step in range(11)]
+    assert rates[:4] == pytest.approx([0.2, 0.3, 0.4, 0.4])
+    assert rates[3:] == sorted(rates[3:], reverse=True)
+    assert rates[-1] == pytest.approx(0)
