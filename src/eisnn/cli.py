@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 __all__ = ["main"]
+
+FOLDER_VARIABLE = "EISNN_RUN_FOLDER"
+"""Tells the processes that Lightning starts for further devices which run they belong to."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,9 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if rest:
             options.overrides += rest
         code: int = options.run(options)
-    except (ValueError, FileNotFoundError, FileExistsError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"eisnn: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("eisnn: stopped", file=sys.stderr)
+        return 130
     return code
 
 
@@ -40,11 +49,19 @@ def _parser() -> argparse.ArgumentParser:
         description="Train a network and leave a run folder: config, metrics, pictures, weights.",
         epilog="example: eisnn train digits optimiser.lr=0.01 training.epochs=20",
     )
-    train.add_argument("recipe", metavar="RECIPE", help="name (see eisnn recipes) or YAML file")
+    train.add_argument(
+        "recipe", nargs="?", metavar="RECIPE", help="name (see eisnn recipes) or YAML file"
+    )
     train.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="any field of the recipe, e.g. model.T=8"
     )
     train.add_argument("--out", type=Path, help="run folder (default: runs/RECIPE)")
+    train.add_argument("--resume", type=Path, metavar="RUN", help="continue an interrupted run")
+    train.add_argument(
+        "--select-on-test",
+        action="store_true",
+        help="choose the best epoch on the test set, as the published runs did",
+    )
     train.add_argument(
         "--compare",
         action="store_true",
@@ -68,21 +85,54 @@ def _parser() -> argparse.ArgumentParser:
 def _train(options: argparse.Namespace) -> int:
     from eisnn.training.recipe import dump_recipe, load_recipe
 
-    recipe = load_recipe(options.recipe, options.overrides)
+    if (options.recipe is None) == (options.resume is None):
+        raise ValueError("give a recipe to train, or --resume RUN to continue a run")
+    if options.resume is not None:
+        if options.overrides or options.compare or options.out or options.select_on_test:
+            raise ValueError("--resume continues a run as it was started: no other options apply")
+        return _survive(lambda run: [run.resume(options.resume)])
+
+    overrides = options.overrides + ["data.select_on_test=true"] * options.select_on_test
+    recipe = load_recipe(options.recipe, overrides)
     if options.print_config:
         print(dump_recipe(recipe), end="")
         return 0
-
-    from eisnn.training import run  # brings Lightning, which takes seconds to import
-
-    folder = options.out or run.free_folder(Path("runs") / Path(options.recipe).stem)
+    folder = options.out or _free_folder(Path("runs") / Path(options.recipe).stem)
     if options.compare:
-        results = run.compare(recipe, folder)
-        print(f"\nSide by side: {folder / 'comparison.png'}")
-    else:
-        results = [run.train(recipe, folder)]
+        code = _survive(lambda run: run.compare(recipe, folder))
+        print(f"\nSide by side: {folder / 'comparison.png'}" if code == 0 else "")
+        return code
+    return _survive(lambda run: [run.train(recipe, folder)])
+
+
+def _survive(start: Callable[[ModuleType], Any]) -> int:
+    """Run, print the results, and turn a signal into the exit code that shells expect."""
+    from eisnn.training import run, survival  # brings Lightning, which takes seconds to import
+
+    try:
+        results = start(run)
+    except survival.Interrupted as signal:
+        print(
+            f"\n{signal}: a checkpoint is written. To continue: "
+            f"eisnn train --resume {signal.checkpoint.parent.parent}",
+            file=sys.stderr,
+        )
+        return 128 + signal.number
+    finally:
+        os.environ.pop(FOLDER_VARIABLE, None)
     print(f"\n{run.describe(results)}")
     return 0
+
+
+def _free_folder(wanted: Path) -> Path:
+    """``wanted``, or ``wanted-2``, ``wanted-3``, ... if it is taken; the same in every process."""
+    if FOLDER_VARIABLE not in os.environ:
+        folder, number = wanted, 1
+        while folder.exists():
+            number += 1
+            folder = wanted.with_name(f"{wanted.name}-{number}")
+        os.environ[FOLDER_VARIABLE] = str(folder)
+    return Path(os.environ[FOLDER_VARIABLE])
 
 
 def _recipes(_: argparse.Namespace) -> int:

@@ -9,7 +9,6 @@ import io
 import os
 import warnings
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +65,7 @@ class Tree:
             try:
                 with zipfile.ZipFile(path) as archive:
                     names = [info.filename for info in archive.infolist() if not info.is_dir()]
-            except (zipfile.BadZipFile, OSError) as error:
+            except Exception as error:  # a damaged archive can raise anything
                 raise refuse(path, 0, f"neither a folder nor a .zip archive ({error})") from None
         visible = (n for n in names if not any(part.startswith(".") for part in n.split("/")))
         return Tree(path, tuple(sorted(visible)))
@@ -91,9 +90,13 @@ class Tree:
                 info = archive.getinfo(name)
                 if info.file_size > _LIMIT:
                     raise refuse(self.path, info.header_offset, f"{name} in it is too large")
+                if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                    reason = f"{name} in it is compressed in a way other than deflation"
+                    raise refuse(self.path, info.header_offset, reason)
                 try:
-                    data = archive.read(info)
-                except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+                    with archive.open(info) as file:
+                        data = file.read(info.file_size)  # no more, whatever it unpacks to
+                except Exception as error:  # a damaged archive can raise anything
                     reason = f"{name} in it is damaged ({error})"
                     raise refuse(self.path, info.header_offset, reason) from None
                 yield data

@@ -50,7 +50,7 @@ def input_moments(x: Tensor) -> InputMoments:
             f"E-I Init needs at least 2 samples to measure a variance, got input of shape "
             f"{tuple(x.shape)}. Pass a batch with more items"
         )
-    x = x.double()
+    x = x.detach().double()
     lowest, highest = x.aminmax()
     if not (math.isfinite(lowest) and math.isfinite(highest)):
         raise ValueError("the input holds NaN or infinite values. Check the data that feeds it")

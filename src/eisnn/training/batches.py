@@ -34,6 +34,10 @@ class Batches:
             that goes with it.
         order: (seed, epoch) to shuffle and augment by, or ``None`` for every sample in order,
             as it is.
+        shard: (rank, ranks): each of several processes gets its share of every training batch.
+
+    Attributes:
+        position: batches handed out; part of a checkpoint, so that an epoch can be continued.
 
     Raises:
         ValueError: fewer samples than a training batch needs.
@@ -46,6 +50,7 @@ class Batches:
         device: torch.device,
         augment: str = "none",
         order: tuple[int, int] | None = None,
+        shard: tuple[int, int] = (0, 1),
     ) -> None:
         if order is not None and len(arrays) < batch_size:
             raise ValueError(
@@ -58,6 +63,8 @@ class Batches:
         self.augment = augmentation(augment)
         self.transform = evaluation_transform(augment)
         self.order = order
+        self.shard = shard
+        self.position = 0
 
     def __len__(self) -> int:
         if self.order is None:
@@ -69,17 +76,25 @@ class Batches:
         indices = torch.arange(len(self.arrays))
         if self.order is not None:
             indices = torch.randperm(len(self.arrays), generator=self._generator(0, "cpu"))
-        for step in range(len(self)):
-            chosen = indices[step * self.batch_size : (step + 1) * self.batch_size]
+        rank, ranks = self.shard
+        for step in range(self.position, len(self)):
+            chosen = indices[step * self.batch_size : (step + 1) * self.batch_size][rank::ranks]
+            self.position = step + 1
             inputs, labels = self.arrays.batch(chosen, self.device)
             if self.order is not None:
-                inputs = self.augment(inputs, self._generator(step + 1, self.device))
+                inputs = self.augment(inputs, self._generator(1 + step * ranks + rank, self.device))
             else:
                 inputs = self.transform(inputs)
             yield inputs, labels
 
+    def state_dict(self) -> dict[str, int]:
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.position = state["position"]
+
     def _generator(self, stream: int, device: torch.device | str) -> torch.Generator:
-        """Random numbers of one epoch: stream 0 for the order, ``step + 1`` for a batch."""
+        """Random numbers of one epoch: stream 0 for the order, the others for the batches."""
         assert self.order is not None
         seed, epoch = self.order
         mixed = hash((seed, epoch, stream)) & (2**63 - 1)  # of integers: the same everywhere
@@ -91,14 +106,21 @@ class DataModule(L.LightningDataModule):
 
     Args:
         source: the data set.
-        batch_size: of training batches.
+        batch_size: of training batches, over all devices together.
         augment: name of the augmentation of training batches.
         validation: share of the training set held back; 0 for none.
+        select_on_test: validate on the test set and train on all of the training set.
         seed: of the validation split, the order and the augmentation.
     """
 
     def __init__(
-        self, source: DataSource, batch_size: int, augment: str, validation: float, seed: int
+        self,
+        source: DataSource,
+        batch_size: int,
+        augment: str,
+        validation: float,
+        seed: int,
+        select_on_test: bool = False,
     ) -> None:
         super().__init__()
         self.source = source
@@ -107,16 +129,32 @@ class DataModule(L.LightningDataModule):
         self.seed = seed
         self.train: Arrays = source.train
         self.val: Arrays | None = None
-        if validation:
+        if select_on_test:
+            self.val = source.test
+        elif validation:
             self.train, self.val = split_validation(source.train, validation, seed)
 
-    def training_batches(self, epoch: int, device: torch.device) -> Batches:
-        """The training batches of ``epoch``, which starts from 0."""
-        return Batches(self.train, self.batch_size, device, self.augment, (self.seed, epoch))
+    @property
+    def batches_per_epoch(self) -> int:
+        """Number of training batches in an epoch."""
+        return len(self.train) // self.batch_size
+
+    def initialisation_batch(self) -> Tensor:
+        """Inputs of the first training batch, whole on every device, for E-I Init."""
+        order = (self.seed, 0)
+        batches = Batches(self.train, self.batch_size, torch.device("cpu"), self.augment, order)
+        return next(iter(batches))[0]
 
     def train_dataloader(self) -> Batches:
         trainer = self._trainer()
-        return self.training_batches(trainer.current_epoch, trainer.strategy.root_device)
+        return Batches(
+            self.train,
+            self.batch_size,
+            trainer.strategy.root_device,
+            self.augment,
+            (self.seed, trainer.current_epoch),
+            (trainer.global_rank, trainer.world_size),
+        )
 
     def val_dataloader(self) -> Batches:
         assert self.val is not None

@@ -38,38 +38,41 @@ class Classifier(L.LightningModule):
     Args:
         model: from inputs to logits ``[B, num_classes]``, initialised.
         config: of the optimiser.
+        steps: of the optimiser, in the whole run.
+        epochs: of the whole run.
     """
 
-    def __init__(self, model: nn.Module, config: OptimiserConfig) -> None:
+    def __init__(self, model: nn.Module, config: OptimiserConfig, steps: int, epochs: int) -> None:
         super().__init__()
         self.model = model
         self.config = config
+        self.steps = steps
+        self.epochs = epochs
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        return self._step(batch, "train")
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        loss, correct = self._loss_and_correct(batch)
+        return {"loss": loss, "correct": correct}
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self._step(batch, "val")
+        self._evaluate(batch, "val")
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self._step(batch, "test")
+        self._evaluate(batch, "test")
 
-    def _step(self, batch: tuple[Tensor, Tensor], part: str) -> Tensor:
+    def _evaluate(self, batch: tuple[Tensor, Tensor], part: str) -> None:
+        loss, correct = self._loss_and_correct(batch)
+        count = len(batch[1])
+        values = {f"{part}_loss": loss, f"{part}_accuracy": correct / count}
+        self.log_dict(values, on_step=False, on_epoch=True, batch_size=count, sync_dist=True)
+
+    def _loss_and_correct(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Mean cross-entropy and the number of right answers."""
         inputs, labels = batch
         logits = self.model(inputs)
-        loss = F.cross_entropy(logits, labels)
-        correct = (logits.detach().argmax(1) == labels).float().mean()
-        self.log_dict(
-            {f"{part}_loss": loss.detach(), f"{part}_accuracy": correct},
-            on_step=False,
-            on_epoch=True,
-            batch_size=len(labels),
-            sync_dist=True,
-        )
-        return loss
+        return F.cross_entropy(logits, labels), (logits.detach().argmax(1) == labels).sum()
 
     def configure_optimizers(self) -> Any:
-        config, trainer = self.config, self.trainer
+        config, steps = self.config, self.steps
         optimiser = torch.optim.SGD(
             self.model.parameters(),
             lr=config.lr,
@@ -77,9 +80,7 @@ class Classifier(L.LightningModule):
             weight_decay=config.weight_decay,
         )
         constrain(self.model, optimiser)
-        steps = int(trainer.estimated_stepping_batches)
-        assert trainer.max_epochs is not None
-        warmup = round(config.warmup_epochs * steps / trainer.max_epochs)
+        warmup = round(config.warmup_epochs * steps / self.epochs)
         schedule = LambdaLR(
             optimiser, lambda step: learning_rate(step, steps, warmup, config) / config.lr
         )

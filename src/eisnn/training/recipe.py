@@ -43,6 +43,8 @@ class DataConfig:
     """Applied to training batches."""
     validation: float = 0.1
     """Share of the training set held back to choose the best epoch on."""
+    select_on_test: bool = False
+    """Choose the best epoch on the test set, as the published runs did; the result says so."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,24 @@ class TrainingConfig:
     epochs: int
     batch_size: int
     seed: int = 0
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """``bfloat16``: convolutions and matrix products in it, everything else in float32."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """``bfloat16``, ``float16`` (GPUs only): convolutions and matrix products in it, everything
+    else in float32."""
+    gradient_clip: float | None = None
+    """Largest global norm of the gradient."""
+    accumulate: int = 1
+    """Batches whose gradients are averaged for one step."""
+    patience: int | None = None
+    """Stop after this many epochs without a better validation accuracy."""
+    checkpoint_minutes: float = 10.0
+    """Time between checkpoints within an epoch; one is written after each epoch too."""
+    logger: Literal["none", "tensorboard", "wandb"] = "none"
+    """In addition to metrics.csv."""
+    accelerator: str = "auto"
+    """``cpu``, ``gpu``, ..., as Lightning names them."""
+    devices: int = 1
+    """Number of devices, on each of ``nodes`` machines."""
+    nodes: int = 1
 
 
 @dataclass(frozen=True)
@@ -105,9 +123,21 @@ class Recipe:
             for key in ("momentum", "weight_decay", "warmup_epochs", "warmup_lr"):
                 value = getattr(optimiser, key)
                 _require(value >= 0, f"{name}.{key}", ">= 0", value)
-        for key in ("epochs", "batch_size"):
+        for key in ("epochs", "batch_size", "accumulate", "devices", "nodes"):
             value = getattr(self.training, key)
             _require(value >= 1, f"training.{key}", ">= 1", value)
+        ranks = self.training.devices * self.training.nodes
+        _require(
+            self.training.batch_size % ranks == 0,
+            "training.batch_size",
+            f"a multiple of the {ranks} devices, which share each batch",
+            self.training.batch_size,
+        )
+        clip, patience = self.training.gradient_clip, self.training.patience
+        _require(clip is None or clip > 0, "training.gradient_clip", "> 0 or null", clip)
+        _require(patience is None or patience >= 1, "training.patience", ">= 1 or null", patience)
+        minutes = self.training.checkpoint_minutes
+        _require(minutes > 0, "training.checkpoint_minutes", "> 0", minutes)
         share = self.data.validation
         _require(0 <= share < 1, "data.validation", "a share from 0 to below 1", share)
         if self.optimiser.warmup_epochs > self.training.epochs:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import platform
 import warnings
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from safetensors.torch import save_file
 from torch import nn
 
@@ -37,12 +38,21 @@ from eisnn.initialise import ei_init_
 from eisnn.models import create_model
 from eisnn.training.batches import DataModule
 from eisnn.training.callbacks import History, RunProgress
+from eisnn.training.checkpoint import AtomicCheckpointIO, read_checkpoint
 from eisnn.training.module import Classifier
-from eisnn.training.recipe import Recipe, dump_recipe
+from eisnn.training.recipe import Recipe, dump_recipe, load_recipe
+from eisnn.training.survival import NonFiniteWatch, Survival
 
-__all__ = ["RunResult", "build_model", "compare", "free_folder", "train"]
+__all__ = ["RunResult", "build_model", "compare", "describe", "resume", "train"]
 
-PRECISION: dict[str, Any] = {"float32": "32-true", "bfloat16": "bf16-mixed"}
+PRECISION: dict[str, Any] = {
+    "float32": "32-true",
+    "bfloat16": "bf16-mixed",
+    "float16": "16-mixed",
+}
+
+CONFIG, ACTIVITY = "config.yaml", "activity.json"
+LAST, BEST = Path("checkpoints", "last.ckpt"), Path("checkpoints", "best.ckpt")
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,8 @@ class RunResult:
     after: list[LayerActivity]
     smallest_divisor: float | None
     """Smallest divisor seen at the end of any epoch, on the probe batch."""
+    selected_on_test: bool
+    """Whether the epoch was chosen on the test set, as in the published runs."""
 
 
 def build_model(recipe: Recipe, source: DataSource, image_size: tuple[int, int]) -> nn.Module:
@@ -97,52 +109,143 @@ def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> RunResult:
     Raises:
         ValueError: the recipe does not fit the data set or the network.
         FileExistsError: ``folder`` holds files.
+        Interrupted: a signal ended the run, after a checkpoint was written.
+        NonFiniteError: the loss became NaN or infinite; the message names the layer.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(f"{folder} is not empty. Choose another folder for the run")
-    _quieten()
-    source = load_data(recipe.data.name, recipe.data.root, **recipe.data.options)
-    seed = recipe.training.seed
-    L.seed_everything(seed, verbose=False)
-    data = DataModule(
-        source, recipe.training.batch_size, recipe.data.augmentation, recipe.data.validation, seed
-    )
-    images, _ = next(iter(data.training_batches(0, torch.device("cpu"))))
-    model = build_model(recipe, source, (images.shape[-2], images.shape[-1]))
-    ei_init_(model, images, generator=torch.Generator().manual_seed(seed))
+    if _is_first_process() and folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(
+            f"{folder} is not empty. Choose another folder for the run, or continue the run in it "
+            f"with: eisnn train --resume {folder}"
+        )
+    data = _data(recipe)
+    images = data.initialisation_batch()
+    model = build_model(recipe, data.source, (images.shape[-2], images.shape[-1]))
+    ei_init_(model, images, generator=torch.Generator().manual_seed(recipe.training.seed))
     before = observe(model, data.probe())
+    if _is_first_process():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / ACTIVITY, {"before": [asdict(layer) for layer in before]})
+        write_text(folder / CONFIG, dump_recipe(recipe))  # last: with it the folder is a run
+    return _fit(recipe, folder, data, model, before, None, progress)
 
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(dump_recipe(recipe))
-    history = History(folder / "metrics.csv", model, data.probe())
-    checkpoint = ModelCheckpoint(
-        folder / "checkpoints",
-        filename="best",
-        monitor="val_accuracy" if data.val is not None else None,
-        mode="max",
-        save_last=True,
+
+def resume(folder: Path, *, progress: bool = True) -> RunResult:
+    """Continue the run in ``folder`` from its last checkpoint, or from the start without one.
+
+    On the CPU in float32 it ends with the same bits as a run that was never interrupted.
+
+    Args:
+        folder: of an interrupted run.
+        progress: show a progress bar.
+
+    Raises:
+        FileNotFoundError: ``folder`` holds no run.
+        ValueError: the checkpoint is damaged, or the recipe does not fit.
+        Interrupted, NonFiniteError: as :func:`train`.
+    """
+    if not (folder / CONFIG).is_file():
+        raise FileNotFoundError(
+            f"{folder} holds no run: there is no {CONFIG} in it. Runs are in runs/, or where "
+            "--out put them"
+        )
+    recipe = load_recipe(str(folder / CONFIG))
+    data = _data(recipe)
+    images = data.initialisation_batch()
+    model = build_model(recipe, data.source, (images.shape[-2], images.shape[-1]))
+    last: Path | None = folder / LAST
+    assert last is not None
+    if last.is_file():
+        read_checkpoint(last)  # a clear error before anything else happens
+    else:
+        last = None
+        ei_init_(model, images, generator=torch.Generator().manual_seed(recipe.training.seed))
+    layers = json.loads((folder / ACTIVITY).read_text())["before"]
+    before = [LayerActivity(**{**x, "density": tuple(x["density"])}) for x in layers]
+    return _fit(recipe, folder, data, model, before, last, progress)
+
+
+def _data(recipe: Recipe) -> DataModule:
+    source = load_data(recipe.data.name, recipe.data.root, **recipe.data.options)
+    L.seed_everything(recipe.training.seed, verbose=False)
+    return DataModule(
+        source,
+        recipe.training.batch_size,
+        recipe.data.augmentation,
+        recipe.data.validation,
+        recipe.training.seed,
+        recipe.data.select_on_test,
     )
+
+
+def _fit(
+    recipe: Recipe,
+    folder: Path,
+    data: DataModule,
+    model: nn.Module,
+    before: list[LayerActivity],
+    last: Path | None,
+    progress: bool,
+) -> RunResult:
+    """Train ``model``, initialised or to be loaded from the checkpoint ``last``, and report."""
+    _quieten()
+    settings = recipe.training
+    history = History(folder / "metrics.csv", model, data.probe())
+    selecting = data.val is not None
+    callbacks: list[Callback] = [
+        history,
+        NonFiniteWatch(model),
+        Survival(folder / LAST, settings.checkpoint_minutes),
+        ModelCheckpoint(
+            folder / "checkpoints",
+            filename="best",
+            monitor="val_accuracy" if selecting else None,
+            mode="max",
+            save_last=True,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        ),
+    ]
+    if progress:
+        callbacks.append(RunProgress(LABELS[recipe.model.norm]))
+    if settings.patience is not None:
+        if not selecting:
+            raise ValueError(
+                "training.patience needs a validation set: set data.validation above 0"
+            )
+        callbacks.append(
+            EarlyStopping(
+                "val_accuracy",
+                mode="max",
+                patience=settings.patience,
+                check_on_train_epoch_end=True,
+            )
+        )
+    devices = settings.devices * settings.nodes
     trainer = L.Trainer(
-        max_epochs=recipe.training.epochs,
-        precision=PRECISION[recipe.training.precision],
-        accelerator="auto",
-        devices=1,
-        logger=False,
-        callbacks=[
-            history,
-            checkpoint,
-            *([RunProgress(LABELS[recipe.model.norm])] if progress else []),
-        ],
+        max_epochs=settings.epochs,
+        precision=PRECISION[settings.precision],
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        num_nodes=settings.nodes,
+        strategy="ddp" if devices > 1 else "auto",
+        gradient_clip_val=settings.gradient_clip,
+        accumulate_grad_batches=settings.accumulate,
+        logger=_logger(settings.logger, folder),
+        callbacks=callbacks,
+        plugins=[AtomicCheckpointIO()],
         enable_progress_bar=progress,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        limit_val_batches=0 if data.val is None else 1.0,
+        limit_val_batches=1.0 if selecting else 0,
         reload_dataloaders_every_n_epochs=1,
         deterministic=True,
     )
-    module = Classifier(model, recipe.optimiser)
-    trainer.fit(module, data)
-    best = torch.load(checkpoint.best_model_path, weights_only=True, map_location="cpu")
+    if settings.precision == "float16" and trainer.strategy.root_device.type == "cpu":
+        raise ValueError("training.precision float16 needs a GPU; bfloat16 works on CPUs too")
+    steps = -(-data.batches_per_epoch // settings.accumulate) * settings.epochs
+    module = Classifier(model, recipe.optimiser, steps, settings.epochs)
+    trainer.fit(module, data, ckpt_path=last, weights_only=True)
+    best = read_checkpoint(folder / BEST)
     module.load_state_dict(best["state_dict"])
     (tested,) = trainer.test(module, data, verbose=False)
 
@@ -160,9 +263,29 @@ def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> RunResult:
         before=before,
         after=after,
         smallest_divisor=min(divisors, default=None),
+        selected_on_test=recipe.data.select_on_test,
     )
-    _write(result, recipe, source, model)
+    if trainer.is_global_zero:
+        _write(result, recipe, data.source, model)
     return result
+
+
+def _logger(kind: str, folder: Path) -> Any:
+    if kind == "tensorboard":
+        from lightning.pytorch.loggers import TensorBoardLogger
+
+        return TensorBoardLogger(folder, name="tensorboard", version="")
+    if kind == "wandb":
+        from lightning.pytorch.loggers import WandbLogger
+
+        return WandbLogger(project="eisnn", name=folder.name, save_dir=folder)
+    return False
+
+
+def _is_first_process() -> bool:
+    """Whether this is the process that writes; the others are told their rank by a variable."""
+    ranks = ("LOCAL_RANK", "NODE_RANK", "RANK", "SLURM_PROCID")
+    return all(os.environ.get(rank, "0") == "0" for rank in ranks)
 
 
 def compare(recipe: Recipe, folder: Path, *, progress: bool = True) -> list[RunResult]:
@@ -170,7 +293,8 @@ def compare(recipe: Recipe, folder: Path, *, progress: bool = True) -> list[RunR
 
     Args:
         recipe: its ``twins`` say with which optimiser settings to train the other norms.
-        folder: gets a run folder for each norm and ``comparison.png``.
+        folder: gets a run folder for each norm and ``comparison.png``. Runs that it holds
+            already are continued, as :func:`resume` does.
         progress: show progress bars.
 
     Raises:
@@ -181,13 +305,17 @@ def compare(recipe: Recipe, folder: Path, *, progress: bool = True) -> list[RunR
             "the recipe has no twins to compare with. Add them: "
             "twins.bn.lr=0.1 twins.bn.weight_decay=1e-4 twins.none.lr=0.1"
         )
-    results = [train(recipe, folder / recipe.model.norm, progress=progress)]
+    recipes = {recipe.model.norm: recipe}
     for norm, optimiser in recipe.twins.items():
         if norm != recipe.model.norm:
-            twin = replace(
-                recipe, model=replace(recipe.model, norm=norm), optimiser=optimiser, twins={}
-            )
-            results.append(train(twin, folder / norm, progress=progress))
+            model = replace(recipe.model, norm=norm)
+            recipes[norm] = replace(recipe, model=model, optimiser=optimiser, twins={})
+    results = []
+    for norm, one in recipes.items():
+        if (folder / norm / CONFIG).is_file():
+            results.append(resume(folder / norm, progress=progress))
+        else:
+            results.append(train(one, folder / norm, progress=progress))
     plot_comparison(
         folder / "comparison.png",
         {result.norm: result.history for result in results},
@@ -197,27 +325,21 @@ def compare(recipe: Recipe, folder: Path, *, progress: bool = True) -> list[RunR
     return results
 
 
-def free_folder(wanted: Path) -> Path:
-    """``wanted``, or ``wanted-2``, ``wanted-3``, ... if it is taken."""
-    folder, number = wanted, 1
-    while folder.exists():
-        number += 1
-        folder = wanted.with_name(f"{wanted.name}-{number}")
-    return folder
-
-
 def _write(result: RunResult, recipe: Recipe, source: DataSource, model: nn.Module) -> None:
     folder = result.folder
-    save_file(model.state_dict(), folder / "weights.safetensors")
+    part = folder / ".weights.part"
+    save_file(model.state_dict(), part)
+    os.replace(part, folder / "weights.safetensors")
     layers = {"before": result.before, "after": result.after}
-    _write_json(folder / "activity.json", {k: [asdict(x) for x in v] for k, v in layers.items()})
+    write_json(folder / ACTIVITY, {k: [asdict(x) for x in v] for k, v in layers.items()})
     title = f"{recipe.model.name}, {LABELS[result.norm]}, on {recipe.data.name}"
     plot_curves(folder / "curves.png", result.history, title)
     plot_currents(folder / "currents.png", result.before, result.after, title)
-    _write_json(
+    write_json(
         folder / "summary.json",
         {
             "test_accuracy": result.test_accuracy,
+            "selected_on_test": result.selected_on_test,
             "epoch": result.epoch,
             "seconds": result.seconds,
             "parameters": result.parameters,
@@ -240,14 +362,22 @@ def _write(result: RunResult, recipe: Recipe, source: DataSource, model: nn.Modu
     )
 
 
-def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=1) + "\n")
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON whole or not at all."""
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text)
+    os.replace(part, path)
 
 
 def _quieten() -> None:
     """Silence Lightning's remarks about choices that are ours."""
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
     warnings.filterwarnings("ignore", ".*LeafSpec.*", FutureWarning)  # its own use of torch
 
 
@@ -265,6 +395,8 @@ def _paragraph(result: RunResult) -> str:
         f"{result.epoch}, {result.parameters:,} parameters). Neurons fire at {min(rates):.2f} to "
         f"{max(rates):.2f} spikes per step, by layer."
     )
+    if result.selected_on_test:
+        text += " The epoch was chosen ON THE TEST SET, as in the published runs."
     if quiet:
         text += f" Silent: {', '.join(quiet)}."
     if result.smallest_divisor is not None:
