@@ -138,6 +138,7 @@ def _fetch_once(url: str, part: Path) -> None:
     try:
         response: HTTPResponse = urllib.request.urlopen(request, timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:
+        error.close()
         if have and error.code == 416:  # nothing after byte `have`: complete, or another file
             return
         raise

@@ -195,16 +195,10 @@ def _fit(
         history,
         NonFiniteWatch(model),
         Survival(folder / LAST, settings.checkpoint_minutes),
-        ModelCheckpoint(
-            folder / "checkpoints",
-            filename="best",
-            monitor="val_accuracy" if selecting else None,
-            mode="max",
-            save_last=True,
-            save_on_train_epoch_end=True,
-            enable_version_counter=False,
-        ),
     ]
+    if selecting:
+        callbacks.append(_checkpoint(folder / BEST, monitor="val_accuracy", mode="max"))
+    callbacks.append(_checkpoint(folder / LAST))  # after the best, whose score it records
     if progress:
         callbacks.append(RunProgress(LABELS[recipe.model.norm]))
     if settings.patience is not None:
@@ -245,7 +239,7 @@ def _fit(
     steps = -(-data.batches_per_epoch // settings.accumulate) * settings.epochs
     module = Classifier(model, recipe.optimiser, steps, settings.epochs)
     trainer.fit(module, data, ckpt_path=last, weights_only=True)
-    best = read_checkpoint(folder / BEST)
+    best = read_checkpoint(folder / (BEST if selecting else LAST))
     module.load_state_dict(best["state_dict"])
     (tested,) = trainer.test(module, data, verbose=False)
 
@@ -268,6 +262,17 @@ def _fit(
     if trainer.is_global_zero:
         _write(result, recipe, data.source, model)
     return result
+
+
+def _checkpoint(path: Path, **which: Any) -> ModelCheckpoint:
+    """Writes ``path`` at the end of an epoch: of every one, or of the best so far."""
+    return ModelCheckpoint(
+        path.parent,
+        filename=path.stem,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
+        **which,
+    )
 
 
 def _logger(kind: str, folder: Path) -> Any:
