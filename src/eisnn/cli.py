@@ -1,4 +1,4 @@
-"""The command line: ``eisnn train``, ``eisnn recipes``."""
+"""The command line: ``eisnn train``, ``evaluate``, ``predict``, ``recipes``."""
 
 from __future__ import annotations
 
@@ -72,12 +72,51 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.set_defaults(run=_train)
 
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="test a trained network",
+        description="Test a trained network on the test set of its training: accuracy, confusion "
+        "matrix, precision and recall of each class, firing rates.",
+        epilog="example: eisnn evaluate runs/digits",
+    )
+    _add_model(evaluate)
+    evaluate.add_argument(
+        "--data-root",
+        type=Path,
+        metavar="FOLDER",
+        help="of the data sets (default: as in training)",
+    )
+    evaluate.add_argument(
+        "--batch-size", type=int, default=128, metavar="N", help="samples at a time (default: 128)"
+    )
+    evaluate.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="for evaluation.json and confusion.png (default: the folder of the network)",
+    )
+    evaluate.set_defaults(run=_evaluate)
+
+    predict = commands.add_parser(
+        "predict",
+        help="classify pictures or recordings of your own",
+        description="Classify pictures, which are scaled to the size of the network and should "
+        "look like those that it was trained on (MNIST: white on black), or recordings of an "
+        "event camera (.bin of N-MNIST, .aedat).",
+        epilog="example: eisnn predict runs/mnist-mlp4 three.png seven.png",
+    )
+    _add_model(predict)
+    predict.add_argument("files", nargs="+", type=Path, metavar="FILE", help="to classify")
+    predict.add_argument("--json", action="store_true", help="print JSON")
+    predict.set_defaults(run=_predict)
+
     recipes = commands.add_parser(
         "recipes",
         help="list the recipes",
         description="List the recipes that come with the package.",
-        epilog="example: eisnn recipes",
+        epilog="example: eisnn recipes --long",
     )
+    recipes.add_argument("--long", action="store_true", help="with a description of each")
     recipes.set_defaults(run=_recipes)
     return parser
 
@@ -135,12 +174,70 @@ def _free_folder(wanted: Path) -> Path:
     return Path(os.environ[FOLDER_VARIABLE])
 
 
-def _recipes(_: argparse.Namespace) -> int:
+def _evaluate(options: argparse.Namespace) -> int:
+    from eisnn.training import evaluate, trained
+
+    network = trained.load_trained(options.model, trained.choose_device(options.device))
+    result = evaluate.evaluate(
+        network,
+        root=options.data_root,
+        batch_size=options.batch_size,
+        show_progress=sys.stderr.isatty(),
+    )
+    folder = options.out or options.model
+    evaluate.write(result, folder)
+    print(evaluate.describe(result))
+    print(f"\nAll numbers: {folder / 'evaluation.json'}, picture: {folder / 'confusion.png'}")
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> int:
+    from eisnn.training import predict, trained
+
+    network = trained.load_trained(options.model, trained.choose_device(options.device))
+    predictions = [p for file in options.files for p in predict.predict(network, file)]
+    print((predict.as_json if options.json else predict.as_text)(predictions))
+    return 0
+
+
+def _recipes(options: argparse.Namespace) -> int:
     from eisnn.training.recipe import list_recipes, load_recipe
 
+    layout = "{:<22}  {:<13}  {:<11}  {:>2}  {:>6}  {:>6}  {}"
+    print(layout.format("RECIPE", "DATA SET", "NETWORK", "T", "EPOCHS", "PUBL.%", "COST"))
     for name in list_recipes():
-        print(f"{name:<16} {load_recipe(name).description}")
+        recipe = load_recipe(name)
+        model = recipe.model
+        row = (
+            name,
+            recipe.data.name,
+            f"{model.name} {model.norm}",
+            model.T,
+            recipe.training.epochs,
+            "-" if recipe.published is None else f"{recipe.published:.2f}",
+            recipe.cost,
+        )
+        print(layout.format(*row))
+        if options.long:
+            print(f"    {recipe.description}")
+    print(
+        "\nPUBL.%: published top-1 accuracy; its epoch was chosen on the test set, as "
+        "--select-on-test does.\nCOST: CPU means two cores; ~ is an estimate from single training "
+        "steps. A GPU takes less."
+    )
     return 0
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model", type=Path, metavar="MODEL", help="run folder, or folder of a published checkpoint"
+    )
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where to run (default: auto, on a GPU if there is one)",
+    )
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ same way. Outputs are as non-negative as their inputs, and nothing but :func:`co
 :func:`erase` and the bilinear functions makes new values: event counts stay whole numbers.
 
 Written in plain torch rather than with an augmentation library, because an exact resume needs
-draws from a generator of our own, and because one gather per change is faster.
+draws from a generator of our own; it is also faster than kornia on a CPU.
 
 Legend: B batch, T time, C channels, H / W height and width, h / w those of the result.
 """
@@ -116,12 +116,12 @@ def rotate(x: Tensor, generator: Generator, *, degrees: float) -> Tensor:
     """
     height, width = x.shape[-2:]
     angle = _uniform((len(x), 1, 1), -degrees, degrees, x, generator) * (math.pi / 180)
-    y = torch.arange(height, device=x.device)[:, None] - (height - 1) / 2
-    z = torch.arange(width, device=x.device) - (width - 1) / 2
-    rows = (angle.cos() * y + angle.sin() * z + (height - 1) / 2).round().long()  # [B, H, W]
-    columns = (angle.cos() * z - angle.sin() * y + (width - 1) / 2).round().long()
+    down = torch.arange(height, device=x.device)[:, None] - (height - 1) / 2
+    across = torch.arange(width, device=x.device) - (width - 1) / 2
+    rows = (angle.cos() * down + angle.sin() * across + (height - 1) / 2).round().long()
+    columns = (angle.cos() * across - angle.sin() * down + (width - 1) / 2).round().long()
     outside = (rows < 0) | (rows >= height) | (columns < 0) | (columns >= width)
-    source = (rows * width + columns).masked_fill(outside, 0).flatten(1)  # [B, H*W]
+    source = (rows * width + columns).masked_fill(outside, 0).flatten(1)  # [B, H * W]
     flat = x.reshape(len(x), math.prod(x.shape[1:-2]), height * width)
     turned = flat.gather(2, source[:, None].expand_as(flat)).view(x.shape)
     return turned.masked_fill(_per_sample(outside, x), 0)
@@ -250,10 +250,10 @@ def _boxes(
 
 def _inside(x: Tensor, top: Tensor, bottom: Tensor, left: Tensor, right: Tensor) -> Tensor:
     """Which pixels lie in a rectangle, given by [B] each: [B, 1..., H, W]."""
-    y = torch.arange(x.shape[-2], device=x.device)[:, None]
-    z = torch.arange(x.shape[-1], device=x.device)
-    box = [edge[:, None, None] for edge in (top, bottom, left, right)]
-    return _per_sample((y >= box[0]) & (y < box[1]) & (z >= box[2]) & (z < box[3]), x)
+    row = torch.arange(x.shape[-2], device=x.device)[:, None]
+    column = torch.arange(x.shape[-1], device=x.device)
+    top, bottom, left, right = (edge[:, None, None] for edge in (top, bottom, left, right))
+    return _per_sample((row >= top) & (row < bottom) & (column >= left) & (column < right), x)
 
 
 def _per_sample(values: Tensor, x: Tensor) -> Tensor:

@@ -109,6 +109,7 @@ class DataModule(L.LightningDataModule):
         batch_size: of training batches, over all devices together.
         augment: name of the augmentation of training batches.
         validation: share of the training set held back; 0 for none.
+        train_samples: of the training set, drawn evenly from the classes; ``None`` for all.
         select_on_test: validate on the test set and train on all of the training set.
         seed: of the validation split, the order and the augmentation.
     """
@@ -120,6 +121,7 @@ class DataModule(L.LightningDataModule):
         augment: str,
         validation: float,
         seed: int,
+        train_samples: int | None = None,
         select_on_test: bool = False,
     ) -> None:
         super().__init__()
@@ -133,6 +135,8 @@ class DataModule(L.LightningDataModule):
             self.val = source.test
         elif validation:
             self.train, self.val = split_validation(source.train, validation, seed)
+        if train_samples is not None and train_samples < len(self.train):
+            _, self.train = split_validation(self.train, train_samples / len(self.train), seed)
 
     @property
     def batches_per_epoch(self) -> int:

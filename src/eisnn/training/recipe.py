@@ -43,6 +43,8 @@ class DataConfig:
     """Applied to training batches."""
     validation: float = 0.1
     """Share of the training set held back to choose the best epoch on."""
+    train_samples: int | None = None
+    """Train on no more than so many samples, drawn evenly from the classes."""
     select_on_test: bool = False
     """Choose the best epoch on the test set, as the published runs did; the result says so."""
 
@@ -113,6 +115,11 @@ class Recipe:
     training: TrainingConfig
     twins: dict[Norm, OptimiserConfig] = field(default_factory=dict)
     """Optimiser settings with which ``--compare`` trains the same network with another norm."""
+    published: float | None = None
+    """Published top-1 accuracy in % with these settings, of the published checkpoint if there is
+    one. Its epoch was chosen on the test set; ``data.select_on_test`` does that too."""
+    cost: str = "not measured"
+    """What to expect, in words; CPU means two cores."""
 
     def __post_init__(self) -> None:
         for norm in self.twins:
@@ -133,11 +140,23 @@ class Recipe:
             f"a multiple of the {ranks} devices, which share each batch",
             self.training.batch_size,
         )
+        samples = self.data.train_samples
+        _require(samples is None or samples > 0, "data.train_samples", "> 0 or null", samples)
         clip, patience = self.training.gradient_clip, self.training.patience
         _require(clip is None or clip > 0, "training.gradient_clip", "> 0 or null", clip)
         _require(patience is None or patience >= 1, "training.patience", ">= 1 or null", patience)
         minutes = self.training.checkpoint_minutes
         _require(minutes > 0, "training.checkpoint_minutes", "> 0", minutes)
+        published = self.published
+        known = published is None or 0 <= published <= 100
+        _require(known, "published", "a percentage from 0 to 100", published)
+        frames = self.data.options.get("T", self.model.T)
+        _require(
+            frames == self.model.T,
+            "data.options.T",
+            f"model.T ({self.model.T}), because the frames of events are the time steps",
+            frames,
+        )
         share = self.data.validation
         _require(0 <= share < 1, "data.validation", "a share from 0 to below 1", share)
         if self.optimiser.warmup_epochs > self.training.epochs:
@@ -155,7 +174,7 @@ def _require(fits: bool, name: str, rule: str, value: object) -> None:
 def list_recipes() -> dict[str, Path]:
     """The recipes that come with the package: name to file."""
     folder = Path(str(resources.files("eisnn"))) / "recipes"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return dict(sorted((path.stem, path) for path in folder.glob("*.yaml")))
 
 
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:

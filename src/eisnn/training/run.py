@@ -173,6 +173,7 @@ def _data(recipe: Recipe) -> DataModule:
         recipe.data.augmentation,
         recipe.data.validation,
         recipe.training.seed,
+        recipe.data.train_samples,
         recipe.data.select_on_test,
     )
 

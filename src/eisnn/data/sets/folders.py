@@ -9,7 +9,7 @@ import torch
 
 from eisnn.data.cache import Part, prepared
 from eisnn.data.download import Remote, obtain
-from eisnn.data.files import Place
+from eisnn.data.files import Place, default_root
 from eisnn.data.pictures import (
     Listing,
     Tree,
@@ -80,8 +80,11 @@ def image_folder(
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: there are no pictures, or a class in the test folder has none for training.
+        ValueError: no root is given, there are no pictures, or a class in the test folder has
+            none for training.
     """
+    if root == default_root():
+        raise ValueError("image-folder needs the folder of the pictures: give it as root")
     if not root.exists():
         raise FileNotFoundError(f"there is no folder {root} of pictures: give it as root")
     if channels not in (1, 3):
