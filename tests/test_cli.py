@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from eisnn.cli import main
+from eisnn.training.recipe import list_recipes
 
 
 def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -31,7 +32,7 @@ def test_help_answers_without_waiting_for_torch() -> None:
     assert out == "False\n", f"took {time.perf_counter() - started:.1f} s"
 
 
-@pytest.mark.parametrize("command", ["train", "recipes"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "recipes"])
 def test_every_command_has_help_with_an_example(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -42,8 +43,15 @@ def test_every_command_has_help_with_an_example(
 
 
 def test_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["recipes"]) == 0
-    assert "digits" in capsys.readouterr().out
+    assert main(["recipes", "--long"]) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 100
+    rows = {line.split()[0]: line for line in out.splitlines() if line.strip()}
+    assert set(list_recipes()) <= set(rows)
+    assert rows["cifar10-vgg8"].split()[:7] == [
+        *("cifar10-vgg8", "cifar10", "vgg8", "ei", "4", "300", "87.03"),
+    ]
+    assert "    CIFAR-10 with an E-I VGG-8, as in the published run\n" in out
 
 
 def test_print_config_shows_the_resolved_recipe(capsys: pytest.CaptureFixture[str]) -> None:

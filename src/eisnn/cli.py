@@ -146,7 +146,11 @@ def _train(options: argparse.Namespace) -> int:
 
 def _survive(start: Callable[[ModuleType], Any]) -> int:
     """Run, print the results, and turn a signal into the exit code that shells expect."""
-    from eisnn.training import run, survival  # brings Lightning, which takes seconds to import
+    from eisnn.training import (  # brings Lightning, which takes seconds to import
+        result,
+        run,
+        survival,
+    )
 
     try:
         results = start(run)
@@ -159,7 +163,7 @@ def _survive(start: Callable[[ModuleType], Any]) -> int:
         return 128 + signal.number
     finally:
         os.environ.pop(FOLDER_VARIABLE, None)
-    print(f"\n{run.describe(results)}")
+    print(f"\n{result.describe(results)}")
     return 0
 
 

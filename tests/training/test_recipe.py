@@ -1,10 +1,21 @@
 """Recipes: typed, overridable, and clear about what does not fit."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import torch
 
-from eisnn.training.recipe import dump_recipe, list_recipes, load_recipe
+from eisnn.models import create_model
+from eisnn.training.recipe import (
+    ModelConfig,
+    OptimiserConfig,
+    TrainingConfig,
+    dump_recipe,
+    list_recipes,
+    load_recipe,
+)
+from eisnn.training.samples import sample_format
 
 
 @pytest.mark.parametrize("name", list_recipes())
@@ -39,7 +50,7 @@ def test_overrides_reach_every_level() -> None:
         ("twins.bn.lr=0", r"twins.bn.lr must be > 0"),
         ("twins.layer.lr=1", "twins"),
         ("data.validation=1", "data.validation must be a share"),
-        ("optimiser.warmup_epochs=11", "must not exceed"),
+        ("optimiser.warmup_epochs=13", "must not exceed"),
         ("nonsense", "key=value"),
     ],
 )
@@ -65,3 +76,111 @@ def test_a_file_without_a_mapping_is_an_error(tmp_path: Path) -> None:
     path.write_text("- 1\n")
     with pytest.raises(ValueError, match="holds no recipe"):
         load_recipe(str(path))
+
+
+# The published runs: data set, network, norm, T, batch, learning rate, from which the warm-up
+# starts, its epochs, weight decay, published top-1 % (of the checkpoint, where there is one).
+PUBLISHED = """
+cifar10-resnet18        cifar10        resnet18  ei   4  128  0.001  0      30  5e-4  92.06
+cifar10-vgg8            cifar10        vgg8      ei   4  128  0.002  0      10  5e-4  87.03
+cifar10-vgg11           cifar10        vgg11     ei   4  128  0.002  0      10  5e-4  88.43
+cifar10-vgg16           cifar10        vgg16     ei   4  128  0.001  0      30  5e-4  91.01
+cifar10-vgg19           cifar10        vgg19     ei   4  128  0.001  0      30  5e-4  91.36
+cifar100-vgg16          cifar100       vgg16     ei   4  128  0.001  0      30  5e-4  65.90
+cifar100-vgg19          cifar100       vgg19     ei   4  128  0.001  0      30  5e-4  64.06
+cifar10-dvs-vgg8        cifar10-dvs    vgg8      ei  10   32  0.001  0      10  5e-4  78.40
+cifar10-dvs-vgg11       cifar10-dvs    vgg11     ei  10   32  0.001  0      10  5e-4  78.40
+dvs-gesture-vgg8        dvs-gesture    vgg8      ei  16   32  0.001  0      10  5e-4  95.83
+tiny-imagenet-resnet18  tiny-imagenet  resnet18  ei   4  128  0.003  0.001  10  5e-4  50.29
+cifar10-resnet18-bn     cifar10        resnet18  bn   4  128  0.1    0       0  1e-4  95.37
+cifar10-vgg16-bn        cifar10        vgg16     bn   4  128  0.1    0       0  1e-4  -
+cifar10-vgg19-bn        cifar10        vgg19     bn   4  128  0.1    0       0  1e-4  -
+"""
+ROWS = [row.split() for row in PUBLISHED.split("\n") if row]
+
+AUGMENTATIONS = {
+    "cifar10": "cifar",
+    "cifar100": "cifar",
+    "tiny-imagenet": "tiny-imagenet",
+    "cifar10-dvs": "cifar10-dvs",
+    "dvs-gesture": "dvs-gesture",
+}
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row[0] for row in ROWS])
+def test_published_runs_are_recipes(row: list[str]) -> None:
+    name, data, model, norm, T, batch, lr, start, warmup, decay, published = row
+    recipe = load_recipe(name)
+    assert (recipe.data.name, recipe.model.name, recipe.model.norm) == (data, model, norm)
+    assert recipe.model == ModelConfig(model, norm="bn" if norm == "bn" else "ei", T=int(T))
+    assert recipe.optimiser == OptimiserConfig(
+        lr=float(lr),
+        momentum=0.9,
+        weight_decay=float(decay),
+        warmup_epochs=float(warmup),
+        warmup_lr=float(start),
+    )
+    assert recipe.training == TrainingConfig(epochs=300, batch_size=int(batch))
+    assert recipe.published == (None if published == "-" else float(published))
+    assert recipe.data.augmentation == AUGMENTATIONS[data]
+    options = {"T": int(T), "framing": "count"} if data in ("cifar10-dvs", "dvs-gesture") else {}
+    assert recipe.data.options == options | (
+        {"split": "published"} if data == "cifar10-dvs" else {}
+    )
+    if norm == "ei":
+        assert recipe.twins["bn"] == OptimiserConfig(lr=0.1, weight_decay=1e-4)
+
+
+SHAPES = {  # of the samples as they are stored, and the number of classes
+    "digits": (1, 8, 10),
+    "mnist": (1, 28, 10),
+    "fashion-mnist": (1, 28, 10),
+    "cifar10": (3, 32, 10),
+    "cifar100": (3, 32, 100),
+    "tiny-imagenet": (3, 64, 200),
+    "cifar10-dvs": (2, 128, 10),
+    "dvs-gesture": (2, 128, 11),
+    "nmnist": (2, 34, 10),
+}
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_every_recipe_builds_its_network_for_its_data(name: str) -> None:
+    recipe = load_recipe(name)
+    channels, side, num_classes = SHAPES[recipe.data.name]
+    form = sample_format(recipe.data)
+    assert (form.channels, form.size) == (channels, (side, side))
+    assert len(form.classes) in (0, num_classes)
+    if form.framing is not None:
+        assert form.framing.T == recipe.model.T
+    fields = asdict(recipe.model)
+    with torch.device("meta"):
+        model = create_model(
+            fields.pop("name"),
+            num_classes=num_classes,
+            in_channels=channels,
+            image_size=form.input_size,
+            **fields,
+        )
+        steps = () if form.framing is None else (form.framing.T,)
+        batch = torch.zeros(2, *steps, channels, *form.input_size)
+    assert sum(p.numel() for p in model.parameters()) > 0
+    if model.image_size is not None:
+        assert model.image_size == batch.shape[-2:]
+    assert min(batch.shape[-2:]) >= model.min_size
+
+
+def test_recipes_are_ordered_by_name() -> None:
+    assert list(list_recipes()) == sorted(list_recipes())
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "message"),
+    [
+        ("cifar10-dvs-vgg8", "model.T=5", r"data.options.T must be model.T \(5\).* got 10"),
+        ("digits", "published=101", "published must be a percentage"),
+    ],
+)
+def test_fields_that_do_not_go_together(name: str, override: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_recipe(name, [override])

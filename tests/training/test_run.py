@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 import eisnn
 from eisnn.training.module import learning_rate
 from eisnn.training.recipe import OptimiserConfig, Recipe, load_recipe
-from eisnn.training.run import RunResult, compare, describe, train
+from eisnn.training.result import RunResult, describe
+from eisnn.training.run import compare, train
 
 SMALL = ["model.name=mlp4", "model.width=0.1", "training.epochs=2", "optimiser.lr=0.02"]
 

@@ -7,7 +7,9 @@ feature over the samples averaged over features, and ``d`` the fan-in::
     g_I   = sqrt(q + v) / (sqrt(d) m)   W_EI = 1 / n_I,  g_E = 1,  b_E = 0
 
 Then ``E[I_EE] = E[I_sub]`` and ``E[I_div] = std(I_EE)``: the integrated current starts near
-zero mean and unit variance. For spikes of probability ``p``, ``g_I = sqrt((2 - p) / (d p))``.
+zero mean and a variance of order one. (Not of one exactly: subtraction also removes the
+fluctuation that all units share, which leaves ``q / (q + v)``, between 1/2 and 1.) For spikes of
+probability ``p``, ``g_I = sqrt((2 - p) / (d p))`` and the variance is ``1 / (2 - p)``.
 (Liu, Ding & Yu, ICLR 2026, "E-I Init".)
 """
 

@@ -117,7 +117,7 @@ class SampleFormat:
     def _picture(self, path: Path) -> Tensor:
         """``[1, C, H, W]`` in [0, 1]."""
         picture = decode_picture(path.read_bytes(), str(path), self.size, self.channels)
-        arrays = image_arrays(picture[None], np.zeros(1, np.int64), 255, self.pad_to)
+        arrays = image_arrays(np.array(picture[None]), np.zeros(1, np.int64), 255, self.pad_to)
         return arrays.batch([0])[0]
 
 

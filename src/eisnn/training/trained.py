@@ -142,6 +142,11 @@ def _run(folder: Path, device: torch.device) -> Trained:
         state = load_file(weights)
     except SafetensorError as error:
         raise ValueError(f"{weights} is damaged or not a safetensors file ({error})") from None
+    if broken := [key for key, tensor in state.items() if not bool(tensor.isfinite().all())]:
+        raise ValueError(
+            f"{weights} holds NaN or infinite values, in {broken[0]} and {len(broken) - 1} others: "
+            "the training diverged. Train anew, with a lower learning rate"
+        )
     form = sample_format(recipe.data)
     model, num_classes = _network(recipe.model, form, state, folder)
     return Trained(
