@@ -97,6 +97,21 @@ def test_another_seed_gives_other_weights(result: RunResult, tmp_path: Path) -> 
     assert not torch.equal(first["body.linear1.weight_ee"], other["body.linear1.weight_ee"])
 
 
+def test_a_part_of_the_training_set_is_drawn_evenly_from_the_classes() -> None:
+    from eisnn.data import load_data
+    from eisnn.training.batches import DataModule
+
+    data = DataModule(load_data("digits"), 32, "none", 0.1, seed=0, train_samples=100)
+    assert len(data.train) == 100
+    assert set(data.train.labels.bincount().tolist()) <= {9, 10, 11}
+
+
+def test_tensorboard_gets_every_epoch(tmp_path: Path) -> None:
+    train(small("training.logger=tensorboard"), tmp_path / "run", progress=False)
+    (events,) = (tmp_path / "run" / "tensorboard").glob("events.out.tfevents.*")
+    assert events.stat().st_size > 500
+
+
 def test_compare_trains_the_twins_side_by_side(tmp_path: Path) -> None:
     results = compare(small("training.epochs=1"), tmp_path / "compare", progress=False)
     assert [r.norm for r in results] == ["ei", "bn", "none"]

@@ -25,7 +25,13 @@ from eisnn.training.recipe import load_recipe
 from eisnn.training.run import resume, train
 from eisnn.training.survival import NonFiniteError, first_non_finite
 
-SMALL = ["model.name=mlp4", "model.width=0.1", "training.epochs=6", "optimiser.lr=0.02"]
+SMALL = [
+    "data.augmentation=flip",
+    "model.name=mlp4",
+    "model.width=0.1",
+    "training.epochs=6",
+    "optimiser.lr=0.02",
+]
 CHATTY = "training.checkpoint_minutes=1e-9"  # a checkpoint after every step
 TIMES = ("seconds", "samples_per_second")
 
@@ -237,6 +243,7 @@ def test_a_silent_layer_is_warned_about_by_name(
 def test_two_devices_give_the_same_parameters_as_one(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     options = [*SMALL, "training.epochs=1", "training.accelerator=cpu"]
+    options += ["data.augmentation=none"]  # each device draws its own
     train(load_recipe("digits", options), one, progress=False)
     process = start("digits", *options, "training.devices=2", "--out", str(two))
     _, err = process.communicate(timeout=180)

@@ -21,6 +21,9 @@ __all__ = ["Batches", "DataModule"]
 
 EVALUATION_BATCH = 256
 
+RESIDENT_BYTES = 2 * 2**30
+"""Data sets up to this size live in an accelerator's memory; larger ones come by batches."""
+
 
 class Batches:
     """The batches of one epoch.
@@ -137,6 +140,14 @@ class DataModule(L.LightningDataModule):
             self.train, self.val = split_validation(source.train, validation, seed)
         if train_samples is not None and train_samples < len(self.train):
             _, self.train = split_validation(self.train, train_samples / len(self.train), seed)
+
+    def setup(self, stage: str) -> None:
+        """Bring a small data set to the device once, rather than batch by batch."""
+        device = self._trainer().strategy.root_device
+        parts = [self.train, self.source.test, *([self.val] if self.val is not None else [])]
+        if device.type != "cpu" and sum(p.inputs.nbytes for p in parts) <= RESIDENT_BYTES:
+            self.train = self.train.to(device)
+            self.val = self.val.to(device) if self.val is not None else None
 
     @property
     def batches_per_epoch(self) -> int:

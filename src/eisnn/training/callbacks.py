@@ -95,6 +95,8 @@ class History(Callback):
         )
         self._sums = torch.zeros_like(self._sums)
         self._seconds = 0.0
+        for logger in trainer.loggers:
+            logger.log_metrics(self.rows[-1], trainer.global_step)
         if trainer.is_global_zero:
             self._write()
             self._warn(layers)

@@ -201,6 +201,7 @@ def _fit(
         gradient_clip_val=settings.gradient_clip,
         accumulate_grad_batches=settings.accumulate,
         logger=_logger(settings.logger, folder),
+        log_every_n_steps=1,
         callbacks=callbacks,
         plugins=[AtomicCheckpointIO()],
         enable_progress_bar=progress,
