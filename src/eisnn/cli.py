@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--out", type=Path, help="run folder (default: runs/RECIPE)")
     train.add_argument("--resume", type=Path, metavar="RUN", help="continue an interrupted run")
+    train.add_argument("--devices", type=int, metavar="N", help="share each batch among N devices")
     train.add_argument(
         "--select-on-test",
         action="store_true",
@@ -127,11 +128,14 @@ def _train(options: argparse.Namespace) -> int:
     if (options.recipe is None) == (options.resume is None):
         raise ValueError("give a recipe to train, or --resume RUN to continue a run")
     if options.resume is not None:
-        if options.overrides or options.compare or options.out or options.select_on_test:
+        others = (options.overrides, options.compare, options.out, options.select_on_test)
+        if any(others) or options.devices is not None:
             raise ValueError("--resume continues a run as it was started: no other options apply")
         return _survive(lambda run: [run.resume(options.resume)])
 
     overrides = options.overrides + ["data.select_on_test=true"] * options.select_on_test
+    if options.devices is not None:
+        overrides.append(f"training.devices={options.devices}")
     recipe = load_recipe(options.recipe, overrides)
     if options.print_config:
         print(dump_recipe(recipe), end="")
@@ -161,6 +165,9 @@ def _survive(start: Callable[[ModuleType], Any]) -> int:
             file=sys.stderr,
         )
         return 128 + signal.number
+    except survival.NonFiniteError as error:
+        print(f"\neisnn: error: {error}", file=sys.stderr)
+        return 1
     finally:
         os.environ.pop(FOLDER_VARIABLE, None)
     print(f"\n{result.describe(results)}")

@@ -217,6 +217,14 @@ def test_a_non_finite_loss_names_the_layer_and_keeps_the_last_checkpoint(tmp_pat
     assert not last.exists()  # none had been written, and none was written for the broken weights
 
 
+def test_a_non_finite_loss_fails_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [*SMALL, "model.norm=none", "optimiser.lr=1e38", "--out", str(tmp_path / "run")]
+    assert main(["train", "digits", *options]) == 1
+    assert "linear1" in " ".join(capsys.readouterr().err.split())
+
+
 def test_the_first_non_finite_layer_is_found() -> None:
     model = eisnn.create_model("mlp4", num_classes=3, in_channels=1, image_size=4, width=0.1)
     x = torch.rand(4, 1, 4, 4)
@@ -245,7 +253,7 @@ def test_two_devices_give_the_same_parameters_as_one(tmp_path: Path) -> None:
     options = [*SMALL, "training.epochs=1", "training.accelerator=cpu"]
     options += ["data.augmentation=none"]  # each device draws its own
     train(load_recipe("digits", options), one, progress=False)
-    process = start("digits", *options, "training.devices=2", "--out", str(two))
+    process = start("digits", *options, "--devices", "2", "--out", str(two))
     _, err = process.communicate(timeout=180)
     assert process.returncode == 0, err
     single, double = (read_checkpoint(f / "checkpoints" / "last.ckpt") for f in (one, two))
