@@ -455,3 +455,21 @@ def test_low_precision_is_that_of_the_training(trained: Trained, digits: DataSou
     assert low.dtype == torch.float32
     assert not torch.equal(low, full)
     assert torch.equal(replace(trained, precision="float16").logits(images), full)  # no GPU here
+
+
+def test_the_names_of_an_image_folders_classes_are_kept_with_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pixels = torch.Generator().manual_seed(0)
+    for part in ("train", "test"):
+        for name, bright in (("day", 255), ("dusk", 128), ("night", 40)):
+            folder = tmp_path / "own" / part / name
+            folder.mkdir(parents=True)
+            for i in range(20):
+                noise = torch.rand(16, 16, 3, generator=pixels)
+                Image.fromarray((noise * bright).byte().numpy()).save(folder / f"{i}.png")
+    options = ["data.name=image-folder", f"data.root={tmp_path / 'own'}", "data.options.size=16"]
+    options += ["model.name=mlp2", "training.epochs=4", "--out", str(tmp_path / "run")]
+    assert main(["train", "digits", *options]) == 0
+    assert main(["predict", str(tmp_path / "run"), str(folder / "0.png")]) == 0
+    assert "night" in capsys.readouterr().out

@@ -72,6 +72,7 @@ def write_result(result: RunResult, recipe: Recipe, source: DataSource, model: n
             "data": {
                 "name": source.name,
                 "split": source.split,
+                "classes": list(source.classes),
                 "training_samples": len(source.train),
                 "test_samples": len(source.test),
                 **source.provenance,

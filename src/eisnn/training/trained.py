@@ -213,13 +213,13 @@ def _published(folder: Path, device: torch.device) -> Trained:
 
 
 def _class_names(folder: Path, form: SampleFormat, num_classes: int) -> tuple[str, ...]:
-    """Of the data set; else as an evaluation recorded them; else numbers."""
-    names = form.classes or _recorded(folder / "evaluation.json")
+    """Of the data set; else as the run recorded them; else numbers."""
+    names = form.classes or _recorded(folder / "summary.json")
     return names if len(names) == num_classes else tuple(map(str, range(num_classes)))
 
 
-def _recorded(evaluation: Path) -> tuple[str, ...]:
+def _recorded(summary: Path) -> tuple[str, ...]:
     try:
-        return tuple(str(row["class"]) for row in json.loads(evaluation.read_bytes())["classes"])
+        return tuple(map(str, json.loads(summary.read_bytes())["data"]["classes"]))
     except (OSError, ValueError, KeyError, TypeError):
         return ()
