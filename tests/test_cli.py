@@ -78,6 +78,14 @@ def test_mistakes_are_told_and_give_a_failing_exit_code(
     assert message in capsys.readouterr().err
 
 
+def test_a_missing_library_says_what_to_install(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "eisnn.training.recipe", None)
+    assert main(["train", "digits"]) == 2
+    assert "pip install 'eisnn[train]'" in capsys.readouterr().err
+
+
 def test_unknown_options_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["train", "digits", "--epochs", "3"])

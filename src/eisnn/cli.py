@@ -26,6 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if rest:
             options.overrides += rest
         code: int = options.run(options)
+    except ModuleNotFoundError as error:
+        print(f"eisnn: error: {error}. Commands need: pip install 'eisnn[train]'", file=sys.stderr)
+        return 2
     except (ValueError, OSError, ImportError) as error:
         print(f"eisnn: error: {error}", file=sys.stderr)
         return 2
