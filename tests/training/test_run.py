@@ -108,8 +108,8 @@ def test_a_part_of_the_training_set_is_drawn_evenly_from_the_classes() -> None:
 
 def test_tensorboard_gets_every_epoch(tmp_path: Path) -> None:
     train(small("training.logger=tensorboard"), tmp_path / "run", progress=False)
-    (events,) = (tmp_path / "run" / "tensorboard").glob("events.out.tfevents.*")
-    assert events.stat().st_size > 500
+    files = list((tmp_path / "run" / "tensorboard").glob("events.out.tfevents.*"))
+    assert sum(file.read_bytes().count(b"rate/lif3") for file in files) == 2  # epochs
 
 
 def test_compare_trains_the_twins_side_by_side(tmp_path: Path) -> None:
