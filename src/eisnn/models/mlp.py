@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from eisnn.models.layers import Layers
+from eisnn.nn import Spiking
 
 __all__ = ["MLP_WIDTHS", "mlp_body"]
 
@@ -22,9 +23,7 @@ MLP_WIDTHS: dict[str, tuple[int, ...]] = {
 """Hidden widths; the number in a name counts the output layer too."""
 
 
-def mlp_body(
-    layers: Layers, widths: Sequence[int], in_features: int, num_classes: int
-) -> nn.Sequential:
+def mlp_body(layers: Layers, widths: Sequence[int], in_features: int, num_classes: int) -> Spiking:
     """``[T, B, C, H, W]`` to ``[T, B, num_classes]``.
 
     Args:
@@ -39,4 +38,4 @@ def mlp_body(
         body[f"lif{i}"] = layers.lif()
         in_features = width
     body["output"] = layers.output(in_features, num_classes)
-    return nn.Sequential(body)
+    return Spiking(body)

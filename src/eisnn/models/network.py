@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
-from eisnn.nn import present, time_first
+from eisnn.nn import Spiking, present, time_first
 
 __all__ = ["SpikingNetwork"]
 
@@ -25,7 +27,7 @@ class SpikingNetwork(nn.Module):
 
     def __init__(
         self,
-        body: nn.Module,
+        body: Spiking,
         *,
         T: int,
         in_channels: int,
@@ -54,10 +56,32 @@ class SpikingNetwork(nn.Module):
         Raises:
             ValueError: another number of axes or channels, or a size the network cannot take.
         """
-        if x.dim() not in (4, 5) or x.shape[-3] != self.in_channels:
+        self._check(x, (4, 5), "images [B, C, H, W] or event frames [B, T, C, H, W]")
+        x_seq = present(x, self.T) if x.dim() == 4 else time_first(x)
+        logits: Tensor = self.body(x_seq).mean(0)
+        return logits
+
+    def step(self, x: Tensor, state: tuple[Any, ...] | None = None) -> tuple[Tensor, Any]:
+        """One time step, for streams of events; logits are the mean of the outputs so far.
+
+        Args:
+            x: one frame ``[B, C, H, W]``.
+            state: what the previous step returned, the potentials of all neurons; ``None`` at
+                the start of a sequence.
+
+        Returns:
+            the output of this step ``[B, num_classes]``, and the new state.
+
+        Raises:
+            ValueError: as ``forward``.
+        """
+        self._check(x, (4,), "one frame [B, C, H, W] at a time")
+        return self.body.step(x, state)
+
+    def _check(self, x: Tensor, ranks: tuple[int, ...], what: str) -> None:
+        if x.dim() not in ranks or x.shape[-3] != self.in_channels:
             raise ValueError(
-                f"the network takes images [B, C, H, W] or event frames [B, T, C, H, W] with "
-                f"C = {self.in_channels}, got shape {tuple(x.shape)}"
+                f"the network takes {what} with C = {self.in_channels}, got shape {tuple(x.shape)}"
             )
         size = tuple(x.shape[-2:])
         if self.image_size is not None and size != self.image_size:
@@ -70,6 +94,3 @@ class SpikingNetwork(nn.Module):
                 f"the network halves its input repeatedly and needs images of at least "
                 f"{self.min_size}x{self.min_size} pixels, got {size}. Pad or resize the images"
             )
-        x_seq = present(x, self.T) if x.dim() == 4 else time_first(x)
-        logits: Tensor = self.body(x_seq).mean(0)
-        return logits

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
 from eisnn.models.layers import Layers, SpatialMean
+from eisnn.nn import Spiking
 
 __all__ = ["RESNET_BLOCKS", "STAGE_WIDTHS", "ResidualBlock", "resnet_body"]
 
@@ -59,18 +61,25 @@ class ResidualBlock(nn.Module):
             main[f"conv{i}"] = layers.conv(channels, out_channels, kernel, step)
             main[f"lif{i}"] = layers.lif()
             channels = out_channels
-        self.main = nn.Sequential(main)
+        self.main = Spiking(main)
         shortcut: OrderedDict[str, nn.Module] = OrderedDict()
         if stride != 1 or in_channels != self.out_channels:
             shortcut["conv"] = layers.conv(in_channels, self.out_channels, 1, stride)
             shortcut["lif"] = layers.lif()
-        self.shortcut = nn.Sequential(shortcut)  # empty: the identity
+        self.shortcut = Spiking(shortcut)  # empty: the identity
 
     def forward(self, x_seq: Tensor) -> Tensor:
         """``[T, B, C, H, W]`` to ``[T, B, C', H', W']``, spike counts to spike counts."""
         spikes: Tensor = self.main(x_seq)
         identity: Tensor = self.shortcut(x_seq)
         return spikes + identity
+
+    def step(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """One time step, ``[B, C, H, W]``; see :meth:`eisnn.nn.Spiking.step`."""
+        main, shortcut = (None, None) if state is None else state
+        spikes, main = self.main.step(x, main)
+        identity, shortcut = self.shortcut.step(x, shortcut)
+        return spikes + identity, (main, shortcut)
 
 
 def resnet_body(
@@ -80,7 +89,7 @@ def resnet_body(
     widths: Sequence[int],
     in_channels: int,
     num_classes: int,
-) -> nn.Sequential:
+) -> Spiking:
     """``[T, B, C, H, W]`` to ``[T, B, num_classes]``.
 
     Args:
@@ -103,4 +112,4 @@ def resnet_body(
             channels = block.out_channels
     body["pool"] = SpatialMean()
     body["output"] = layers.output(channels, num_classes)
-    return nn.Sequential(body)
+    return Spiking(body)

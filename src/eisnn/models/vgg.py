@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from eisnn.models.layers import Layers, SpatialMean
-from eisnn.nn import TimeWise
+from eisnn.nn import Spiking, TimeWise
 
 __all__ = ["CLASSIFIERS", "MIN_SIZE", "VGG_STAGES", "vgg_body"]
 
@@ -33,7 +33,7 @@ def vgg_body(
     in_channels: int,
     num_classes: int,
     hidden: Sequence[int] = (),
-) -> nn.Sequential:
+) -> Spiking:
     """``[T, B, C, H, W]`` to ``[T, B, num_classes]``, for inputs of 32x32 or more.
 
     Args:
@@ -58,4 +58,4 @@ def vgg_body(
         body[f"linear_lif{i}"] = layers.lif()
         channels = width
     body["output"] = layers.output(channels, num_classes)
-    return nn.Sequential(body)
+    return Spiking(body)

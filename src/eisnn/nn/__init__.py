@@ -9,6 +9,7 @@ from eisnn.nn.constraint import (
     register_nonnegative,
 )
 from eisnn.nn.lif import LIF
+from eisnn.nn.spiking import Spiking
 from eisnn.nn.time import TimeWise, present, time_first
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "EILinear",
     "EIModule",
     "EIOutput",
+    "Spiking",
     "TimeWise",
     "constrain",
     "nonnegative_parameters",

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from eisnn.functional import circuit
 from eisnn.nn.constraint import register_nonnegative
+from eisnn.nn.lif import LIF
+from eisnn.ops import Neuron, circuit_weight, convolve, spiking_circuit, transforming
 
 __all__ = ["Currents", "EIConv2d", "EILinear", "EIModule", "EIOutput"]
 
@@ -65,6 +67,7 @@ class EIModule(nn.Module):
         n_e, n_i = shape_ee[0], shape_ie[0]
         self.fan_in = math.prod(shape_ee[1:])
         self.initialised = False
+        self._kept: tuple[list[tuple[nn.Parameter, int, int]], Tensor] | None = None
         self.weight_ee = nn.Parameter(torch.full(shape_ee, torch.nan))
         self.weight_ie = nn.Parameter(torch.full(shape_ie, torch.nan))
         self.weight_ei = nn.Parameter(torch.full((n_e, n_i), 1 / n_i))
@@ -130,6 +133,53 @@ class EIModule(nn.Module):
         i_int = circuit.integrate(i_ee - i_sub, divisor, self.gain_e, self.bias)
         return Currents(i_ee, i_ie, i_sub, i_div, divisor, i_int)
 
+    def spikes(self, x_seq: Tensor, lif: LIF) -> Tensor:
+        """``lif(self(x_seq))`` in one operation, which keeps and moves far less memory.
+
+        :class:`eisnn.nn.Spiking` calls it wherever neurons follow a circuit. A static input
+        that :func:`eisnn.nn.present` shows at each step is computed once. Under autocast, spikes
+        are of its low-precision type.
+
+        Args:
+            x_seq: what ``forward`` takes, with time: ``[T, B, ...]``.
+            lif: the circuit's neurons.
+
+        Returns:
+            spikes ``[T, B, E, ...]``.
+
+        Raises:
+            ValueError, RuntimeError: as ``forward``.
+        """
+        item = self.weight_ee.dim() - 1  # axes of [D] or [C, H, W]
+        neuron = Neuron.of(x_seq.shape[0], lif.tau, lif.v_threshold, lif.surrogate)
+        fusable = neuron is not None and x_seq.dim() == item + 2 and self._shares_product()
+        if neuron is None or not fusable or transforming():
+            return lif(self(x_seq))  # type: ignore[no-any-return]
+        # a view that repeats one step, and no gradient to tell the steps apart
+        static = neuron.T > 1 and x_seq.stride(0) == 0 and not x_seq.requires_grad
+        seen = x_seq[:1] if static else x_seq
+        x = self._merged(seen)
+        wide = torch.promote_types(self.weight_ee.dtype, torch.float32)
+        lead = (*seen.shape[:2], -1)
+        reach = self._reach(x)
+        currents = self._product(x, self._weight())
+        with torch.autocast(x.device.type, enabled=False):
+            spikes = spiking_circuit(
+                _channels_last(currents).reshape(*lead, currents.shape[1]),
+                self._scaled_weight_ei().to(wide) * self.gain_i.to(wide),
+                self.gain_e.to(wide),
+                self.bias.to(wide),
+                neuron,
+                None if reach is None else _channels_last(reach).reshape(*lead, reach.shape[1]),
+            )
+        size = currents.shape[2:]
+        spikes = spikes.view(*x_seq.shape[:2], *size, -1)  # [T, B, H, W, E]
+        return spikes.movedim(-1, 2)
+
+    def _shares_product(self) -> bool:
+        """Whether one product gives balanced and inhibitory currents."""
+        return True
+
     def _scaled_weight_ei(self) -> Tensor:
         """W_EI with its gradient divided by the fan-in (E-I Prop 3)."""
         return circuit.scale_grad(self.weight_ei, 1 / self.fan_in)
@@ -148,9 +198,31 @@ class EIModule(nn.Module):
             )
         return i_int.to(self.weight_ee.dtype)
 
-    def _folded_weight(self) -> Tensor:
-        with torch.autocast(self.weight_ee.device.type, enabled=False):
-            return circuit.fold(self.weight_ee, self._scaled_weight_ei(), self.weight_ie)
+    def _weight(self) -> Tensor:
+        """The circuit's one weight, ``[E + I, ...]``: folded rows, then the inhibitory ones.
+
+        In evaluation mode without gradients it is kept until a parameter changes. (PyTorch
+        counts changes of a tensor, but not those made behind its back through ``.data``.)
+        """
+        parameters = (self.weight_ee, self.weight_ie, self.weight_ei)
+        if (
+            self.training
+            or torch.is_grad_enabled()
+            or torch.compiler.is_compiling()
+            or any(type(p) is not nn.Parameter or p.is_inference() for p in parameters)
+        ):
+            self._kept = None
+            return circuit_weight(self.weight_ee, self.weight_ie, self._scaled_weight_ei())
+        state = [(p, p._version, p.data_ptr()) for p in parameters]
+        if self._kept is None or any(
+            old is not new or rest != now
+            for (old, *rest), (new, *now) in zip(self._kept[0], state, strict=True)
+        ):
+            self._kept = (state, circuit_weight(*parameters))
+        return self._kept[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kept": None}  # copies and pickles compute their own
 
     def _samples(self, x: Tensor, item: tuple[str, ...], sizes: tuple[int | None, ...]) -> Tensor:
         """Check the input and merge its leading axes: ``[N, *item]``."""
@@ -265,8 +337,7 @@ class EILinear(_EIDense):
             ValueError: wrong shape, dtype or device.
             RuntimeError: the layer is not initialised.
         """
-        weight = torch.cat([self._folded_weight(), self.weight_ie])
-        both = self._product(self._merged(x), weight)
+        both = self._product(self._merged(x), self._weight())
         balanced, i_ie = both.split(list(self.weight_ei.shape), 1)
         i_int = self._integrate(balanced, i_ie, None)
         return torch.unflatten(i_int, 0, x.shape[:-1])
@@ -304,7 +375,7 @@ class EIOutput(_EIDense):
             ValueError: wrong shape, dtype or device.
             RuntimeError: the layer is not initialised.
         """
-        balanced = self._product(self._merged(x), self._folded_weight())
+        balanced = self._product(self._merged(x), self._weight()[: self.out_features])
         return torch.unflatten(balanced.to(self.weight_ee.dtype), 0, x.shape[:-1])
 
 
@@ -382,9 +453,8 @@ class EIConv2d(EIModule):
             RuntimeError: the layer is not initialised.
         """
         x_nchw = self._merged(x)
-        if self.groups == 1:
-            weight = torch.cat([self._folded_weight(), self.weight_ie])
-            both = self._product(x_nchw, weight)
+        if self._shares_product():
+            both = self._product(x_nchw, self._weight())
             balanced, i_ie = both.split(list(self.weight_ei.shape), 1)
         else:  # a folded kernel would reach across groups
             i_ie = self._product(x_nchw, self.weight_ie)
@@ -397,7 +467,10 @@ class EIConv2d(EIModule):
         return self._samples(x, ("C", "H", "W"), (self.in_channels, None, None))
 
     def _product(self, x: Tensor, weight: Tensor) -> Tensor:
-        return F.conv2d(x, weight, None, self.stride, self.padding, self.dilation, self.groups)
+        return convolve(x, weight, self.stride, self.padding, self.dilation, self.groups)
+
+    def _shares_product(self) -> bool:
+        return self.groups == 1
 
     def _reach(self, x: Tensor) -> Tensor | None:
         if zeros_are_exact(x, self.kernel_size):
@@ -421,6 +494,11 @@ def zeros_are_exact(x: Tensor, kernel_size: tuple[int, int]) -> bool:
     1x1 convolutions everywhere; on other devices the algorithm may transform its input.
     """
     return x.device.type == "cpu" or kernel_size == (1, 1)
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """``[N, C, H, W]`` (channels last in memory: a view) or ``[N, C]`` to ``[N, ..., C]``."""
+    return x.movedim(1, -1)
 
 
 def _pair(value: int | tuple[int, int], name: str, least: int) -> tuple[int, int]:

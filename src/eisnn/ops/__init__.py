@@ -1,0 +1,20 @@
+"""The hot operations, fused; each equals its readable form in :mod:`eisnn.functional`."""
+
+from eisnn.ops.backend import BACKENDS, backend_for, unavailable, use_backend
+from eisnn.ops.circuit_weight import circuit_weight
+from eisnn.ops.convolution import convolve
+from eisnn.ops.neuron import Neuron
+from eisnn.ops.spiking_circuit import spiking_circuit
+from eisnn.ops.transforms import transforming
+
+__all__ = [
+    "BACKENDS",
+    "Neuron",
+    "backend_for",
+    "circuit_weight",
+    "convolve",
+    "spiking_circuit",
+    "transforming",
+    "unavailable",
+    "use_backend",
+]
