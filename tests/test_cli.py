@@ -78,6 +78,79 @@ def test_mistakes_are_told_and_give_a_failing_exit_code(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "given"),
+    [
+        (["training.epochs=14"], "training.epochs=14"),
+        (
+            ["digits", "model.T=8", "--compare", "--devices", "2"],
+            "digits model.T=8 --compare --dev",
+        ),
+        (
+            ["--out", "elsewhere", "--print-config", "--select-on-test"],
+            "--out --select-on-test --p",
+        ),
+    ],
+)
+def test_resume_takes_no_other_options(
+    arguments: list[str], given: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--resume", "runs/digits", *arguments]) == 2
+    err = capsys.readouterr().err
+    assert "continues a run as it was started and takes no other options" in err
+    assert f"leave out {given}" in err
+    assert "eisnn train runs/digits/config.yaml KEY=VALUE" in err
+    assert main(["train"]) == 2
+    assert "give a recipe to train, or --resume RUN" in capsys.readouterr().err
+
+
+def test_resume_on_a_folder_of_runs_lists_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for run_folder in ("one", "compared/ei", "compared/bn"):
+        (tmp_path / run_folder).mkdir(parents=True)
+        (tmp_path / run_folder / "config.yaml").touch()
+    assert main(["train", "--resume", str(tmp_path)]) == 2
+    runs = [str(tmp_path / name) for name in ("compared/bn", "compared/ei", "one")]
+    assert f"holds several runs. Choose one of: {', '.join(runs)}" in capsys.readouterr().err
+    assert main(["train", "--resume", str(tmp_path / "none")]) == 2
+    assert "none holds no run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["digits", "data.root=."], "digits comes with scikit-learn and takes no data.root"),
+        (["image-folder-small"], "give it as data.root=FOLDER (root= in Python)"),
+        (["image-folder-small", "data.root=typo"], "there is no folder typo"),
+        (
+            ["digits", "training.accelerator=abacus"],
+            "training.accelerator=abacus with training.devices=1",
+        ),
+        (["digits", "model.name=vgg8"], "Set data.options.pad_to=32"),
+    ],
+)
+def test_mistakes_are_told_in_one_line_and_leave_nothing(
+    overrides: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *overrides, "--out", "run"]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_of_train_tells_of_pictures_of_ones_own() -> None:
+    assert "eisnn train image-folder-small data.root=FOLDER" in " ".join(
+        run("train", "--help").stdout.split()
+    )
+
+
 def test_a_missing_library_says_what_to_install(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

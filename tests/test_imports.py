@@ -117,6 +117,17 @@ def fresh(code: str) -> str:
     ).stdout
 
 
+HELP = "import eisnn, pydoc; print('interop' in dir(eisnn), len(pydoc.render_doc(eisnn)) > 500)"
+
+
+def test_dir_lists_what_is_public_and_help_works_without_extras() -> None:
+    assert set(eisnn.__all__) <= set(dir(eisnn))
+    assert set(dir(eisnn)) - set(eisnn.__all__) == {n for n in dir(eisnn) if n.startswith("__")}
+    assert fresh(HELP).split() == ["True", "True"]
+    without = f"import sys\nfor name in {EXTRAS!r}: sys.modules[name] = None\n"
+    assert fresh(without + HELP).split() == ["False", "True"]
+
+
 CORE = "eisnn.nn, eisnn.create_model, eisnn.ei_init_, eisnn.project_, eisnn.functional"
 
 

@@ -14,6 +14,7 @@ torch.Size([32, 10])
 """
 
 import importlib
+import importlib.util
 from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,12 @@ _HOME = {
     "project_": "eisnn.nn.constraint",
 }
 _PACKAGES = ("analysis", "data", "functional", "interop", "models", "nn", "training")
+
+
+def __dir__() -> list[str]:
+    """What is public; ``help`` imports all that is listed, so not what would be an error."""
+    missing = {"interop"} if importlib.util.find_spec("safetensors") is None else set()
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))} - missing)
 
 
 def __getattr__(name: str) -> Any:

@@ -50,7 +50,8 @@ def _parser() -> argparse.ArgumentParser:
         "train",
         help="train a network by a recipe",
         description="Train a network and leave a run folder: config, metrics, pictures, weights.",
-        epilog="example: eisnn train digits optimiser.lr=0.01 training.epochs=20",
+        epilog="example: eisnn train digits optimiser.lr=0.01 training.epochs=20; with pictures "
+        "of your own, in a folder for each class: eisnn train image-folder-small data.root=FOLDER",
     )
     train.add_argument(
         "recipe", nargs="?", metavar="RECIPE", help="name (see eisnn recipes) or YAML file"
@@ -81,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         help="test a trained network",
         description="Test a trained network on the test set of its training: accuracy, confusion "
         "matrix, precision and recall of each class, firing rates.",
-        epilog="example: eisnn evaluate runs/digits",
+        epilog="example: eisnn evaluate runs/digits/ei",
     )
     _add_model(evaluate)
     evaluate.add_argument(
@@ -128,13 +129,20 @@ def _parser() -> argparse.ArgumentParser:
 def _train(options: argparse.Namespace) -> int:
     from eisnn.training.recipe import dump_recipe, load_recipe
 
-    if (options.recipe is None) == (options.resume is None):
-        raise ValueError("give a recipe to train, or --resume RUN to continue a run")
     if options.resume is not None:
-        others = (options.overrides, options.compare, options.out, options.select_on_test)
-        if any(others) or options.devices is not None:
-            raise ValueError("--resume continues a run as it was started: no other options apply")
+        given = [word for word in (options.recipe, *options.overrides) if word is not None]
+        for flag in ("compare", "out", "select_on_test", "devices", "print_config"):
+            if getattr(options, flag) not in (None, False):
+                given.append(f"--{flag.replace('_', '-')}")
+        if given:
+            raise ValueError(
+                "--resume continues a run as it was started and takes no other options: leave out "
+                f"{' '.join(given)}. For other settings start a new run: eisnn train "
+                f"{options.resume / 'config.yaml'} KEY=VALUE ..."
+            )
         return _survive(lambda run: [run.resume(options.resume)])
+    if options.recipe is None:
+        raise ValueError("give a recipe to train, or --resume RUN to continue a run")
 
     overrides = options.overrides + ["data.select_on_test=true"] * options.select_on_test
     if options.devices is not None:

@@ -30,10 +30,11 @@ unpublished = pytest.warns(UserWarning, match="not what was published under that
 
 
 @pytest.fixture(autouse=True)
-def data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def data_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The default root, so that no test touches the user's own."""
-    monkeypatch.setenv("EISNN_DATA", str(tmp_path / "default"))
-    return tmp_path / "default"
+    folder = tmp_path_factory.mktemp("default") / "root"
+    monkeypatch.setenv("EISNN_DATA", str(folder))
+    return folder
 
 
 def pixels(seed: int, *shape: int) -> NDArray[np.uint8]:
@@ -72,8 +73,26 @@ def test_unknown_names_and_options() -> None:
 @pytest.mark.parametrize("name", sorted(set(list_data_sets()) - {"digits"}))
 def test_missing_files_are_named(name: str, tmp_path: Path) -> None:
     options = {"download": False} if "download" in data_options(name) else {}
-    with pytest.raises(FileNotFoundError, match=f"{tmp_path}.*root"):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises((FileNotFoundError, ValueError), match=f"{tmp_path}.*root|class folders"):
         load_data(name, tmp_path / "empty", **options)
+
+
+@pytest.mark.parametrize("name", sorted(set(list_data_sets()) - {"digits"}))
+def test_a_mistyped_root_is_refused_and_not_made(name: str, tmp_path: Path) -> None:
+    options = {"url": "http://127.0.0.1:1"} if "url" in data_options(name) else {}
+    with pytest.raises(FileNotFoundError, match=r"no folder .*/typo: data\.root=FOLDER .* exists"):
+        load_data(name, tmp_path / "typo", **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_digits_take_no_root(tmp_path: Path, data_folder: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"takes no data\.root .* data\.name=image-folder data\.ro"
+    ):
+        load_data("digits", tmp_path)
+    data_folder.mkdir()
+    assert load_data("digits", data_folder).num_classes == 10  # what is there without one
 
 
 def test_the_default_root(monkeypatch: pytest.MonkeyPatch, data_folder: Path) -> None:
@@ -344,27 +363,117 @@ def test_image_folder_with_a_random_split(tmp_path: Path, top: str) -> None:
     assert other.provenance["split_seed"] == 1
 
 
+def pictures(*folders: str, count: int = 3) -> dict[str, bytes]:
+    """Files with ``count`` pictures in each folder."""
+    return {f"{f}/{i}.png": encoded(pixels(i, 9, 9)) for f in folders for i in range(count)}
+
+
+def test_val_is_the_test_set_where_there_is_no_other(tmp_path: Path) -> None:
+    write_all(
+        tmp_path, pictures("train/cat", "train/dog") | pictures("val/cat", "val/dog", count=2)
+    )
+    source = load_data("image-folder", tmp_path, size=9)
+    assert (len(source.train), len(source.test), source.split) == (6, 4, "folders")
+    assert source.provenance["test_folder"] == "val"
+    write_all(tmp_path, pictures("test/dog", count=1))
+    source = load_data("image-folder", tmp_path, size=9)
+    assert source.test.labels.tolist() == [1]
+    assert source.provenance["test_folder"] == "test"
+    write_all(tmp_path / "new", pictures("train/cat", "train/dog", "val/bird"))
+    with pytest.raises(ValueError, match="'bird' has pictures in val/, but not in train/"):
+        load_data("image-folder", tmp_path / "new")
+
+
 def test_image_folder_refusals(tmp_path: Path) -> None:
     folder = tmp_path / "mine"
-    (folder / "empty").mkdir(parents=True)
+    folder.mkdir()
     for options, message in (
-        ({}, "there are no pictures in train/CLASS/"),
+        ({}, r"mine has no class folders with pictures\. They belong in CLASS/, or in train/CLASS"),
         ({"channels": 2}, "channels must be 3 for colour or 1 for grey, got 2"),
         ({"split": "official"}, "split must be 'folders' or 'random'"),
         ({"size": 0}, "size must be 1 pixel or more"),
+        ({"size": "big"}, r"a side or \[height, width\] in whole pixels, got 'big'"),
+        ({"size": [32, 0]}, r"got \[32, 0\]"),
     ):
         with pytest.raises(ValueError, match=message):
             load_data("image-folder", folder, **options)
-    with pytest.raises(ValueError, match="needs the folder of the pictures: give it as root"):
+    with pytest.raises(ValueError, match=r"folder of the pictures: give it as data\.root=FOLDER"):
         load_data("image-folder")
-    with pytest.raises(FileNotFoundError, match=r"no folder .*none of pictures"):
-        load_data("image-folder", tmp_path / "none")
-    write_all(folder, {f"cat/{i}.png": encoded(pixels(i, 9, 9)) for i in range(3)})
-    with pytest.raises(ValueError, match="there are no pictures in test/CLASS/"):
+    write_all(folder, pictures("cat", "dog"))
+    with pytest.raises(ValueError, match=r"split 'folders' needs pictures in test/CLASS/ or val/"):
         load_data("image-folder", folder, split="folders")
     (folder / "cat" / "1.png").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"mine/cat/1\.png: not a picture that can be read"):
+    reason = "in no format that Pillow knows"
+    with pytest.raises(ValueError, match=rf"mine/cat/1\.png: not a .* can be read \({reason}\)$"):
         load_data("image-folder", folder)
+    (folder / "cat" / "1.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"cat/1\.png: .* \(the file is empty\)$"):
+        load_data("image-folder", folder)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (pictures("."), r"own has no class folders .* \(3 pictures lie directly in it\)\. .*\.png"),
+        (pictures("train", "test"), "own has no class folders with pictures"),
+        (pictures("val/cat", "val/dog"), "pictures in val/CLASS/, but not in train/CLASS/"),
+        (pictures("shapes"), r"own holds one class only \('shapes'\): .* there are two or more$"),
+        (
+            pictures("shapes/cross", "shapes/square"),
+            r"own holds one class only \('shapes'\): data\.root must be .*, perhaps .*/own/shapes$",
+        ),
+        (pictures("train/cat"), r"own/train holds one class only \('cat'\)"),
+        (
+            pictures("cat", "dog") | {"bird/a.heic": b"?", "bird/deeper/b.txt": b"?"},
+            r"own/bird holds no pictures, .* a class\. Add some \(\.png .*, or take",
+        ),
+        (
+            pictures("train/cat", "train/dog") | {"train/bird/a.txt": b"?"},
+            "own/train/bird holds no",
+        ),
+        (
+            pictures("train/cat", "train/dog", "test/cat") | {"test/dog/a.txt": b"?"},
+            "own/test/dog holds no",
+        ),
+        (
+            pictures("cat", "dog") | pictures("bird", count=1),
+            r"own/bird holds one picture only, and a random split needs two or more of each",
+        ),
+        (pictures("train/cat") | pictures("train/dog", count=1), "own/train/dog holds one picture"),
+    ],
+)
+def test_folders_that_are_no_classes(tmp_path: Path, files: dict[str, bytes], message: str) -> None:
+    write_all(tmp_path / "own", files)
+    with pytest.raises(ValueError, match=message):
+        load_data("image-folder", tmp_path / "own")
+
+
+def test_empty_class_folders(tmp_path: Path) -> None:
+    write_all(tmp_path, pictures("own/cat", "own/dog"))
+    (tmp_path / "own" / "bird").mkdir()
+    (tmp_path / "own" / ".hidden").mkdir()
+    with pytest.raises(ValueError, match="own/bird holds no pictures"):
+        load_data("image-folder", tmp_path / "own")
+    with zipfile.ZipFile(tmp_path / "own.zip", "w") as archive:
+        for name, content in (pictures("cat", "dog") | {"__MACOSX/cat/._0.png": b"?"}).items():
+            archive.writestr(name, content)
+    assert load_data("image-folder", tmp_path / "own.zip").classes == ("cat", "dog")
+    with zipfile.ZipFile(tmp_path / "own.zip", "a") as archive:
+        archive.writestr("bird/", b"")
+    with pytest.raises(ValueError, match=r"own\.zip/bird holds no pictures"):
+        load_data("image-folder", tmp_path / "own.zip")
+
+
+def test_a_data_set_in_a_line(tmp_path: Path) -> None:
+    write_all(tmp_path, pictures("cross", "a circle", count=10))
+    assert load_data("image-folder", tmp_path).describe() == (
+        "image-folder: 2 classes (a circle, cross), 16 training + 4 test samples "
+        "(split: random), 3x32x32"
+    )
+    assert load_data("digits").describe() == (
+        "digits: 10 classes (0, 1, 2, 3, 4, ...), 1,438 training + 359 test samples "
+        "(split: random), 1x8x8"
+    )
 
 
 def test_pictures_of_other_sizes_and_kinds() -> None:

@@ -248,6 +248,20 @@ def test_the_handle_ends_the_projection() -> None:
     assert max(smallest(net, CONSTRAINED).values()) < 0.0
 
 
+def test_an_optimiser_of_another_model_is_refused() -> None:
+    net = model()
+    with pytest.raises(ValueError, match="this SGD holds none of the 14 non-negative parameters"):
+        eisnn.constrain(net, OPTIMISERS["sgd"](model()))
+    free = torch.optim.SGD(parameter_groups(net)[1]["params"], lr=1.0)
+    with pytest.raises(ValueError, match=r"Make it from model\.parameters\(\)"):
+        eisnn.constrain(net, free)
+    linear = nn.Linear(3, 3)
+    with pytest.raises(ValueError, match="this Linear has none"):
+        eisnn.constrain(linear, OPTIMISERS["sgd"](linear))
+    some = torch.optim.SGD([net[0].weight_ee], lr=1.0)
+    eisnn.constrain(net, some)
+
+
 def test_a_closure_and_its_loss_pass_through() -> None:
     net = model()
     optimizer = OPTIMISERS["sgd"](net)

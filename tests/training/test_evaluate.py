@@ -380,6 +380,7 @@ def mistakes(run: Path, folder: Path) -> Iterator[tuple[Path, str]]:
     (folder / "empty").mkdir()
     yield folder / "empty", "neither a run folder .* nor a published checkpoint"
     yield run.parent, rf"holds several runs. Choose one of: {run}"
+    yield run.parent.parent, rf"holds several runs. Choose one of: .*{run}"  # one deeper: compared
     unfinished = copy(run, folder / "unfinished")
     (unfinished / "weights.safetensors").unlink()
     yield unfinished, f"training is not finished. .* eisnn train --resume {unfinished}"
@@ -411,7 +412,13 @@ def test_files_that_cannot_be_classified(
     events = load_trained(event_run)
     for network, name, message in (
         (trained, "missing.png", "there is no file .*missing.png"),
-        (trained, "text.png", "not a picture that can be read"),
+        (
+            trained,
+            "text.png",
+            r"not a picture that can be read \(in no format that Pillow knows\)$",
+        ),
+        (trained, "", r"is a folder: name the files, e\.g\. .*/\*\.png$"),
+        (events, "", r"is a folder: name the files, e\.g\. .*/\*\.bin$"),
         (trained, "a.bin", "trained on images. Give pictures"),
         (events, "text.png", "not a recording of an event camera"),
         (events, "empty.bin", "holds no events"),

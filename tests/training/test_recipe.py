@@ -43,8 +43,17 @@ def test_overrides_reach_every_level() -> None:
     [
         ("optimizer.lr=1", "no field 'optimizer.lr'. Did you mean 'optimiser.lr'"),
         ("optimiser.lrr=1", "Did you mean 'optimiser.lr'"),
-        ("model.norm=layer", "model.norm"),
-        ("training.epochs=3.5", "training.epochs"),
+        ("model.norm=layer", "model.norm must be one of ei, bn, none, got 'layer'"),
+        ("training.epochs=3.5", "training.epochs must be a whole number, got 3.5"),
+        ("training.epochs=abc", "training.epochs must be a whole number, got 'abc'"),
+        ("training.epochs=", "training.epochs must be a whole number, got nothing"),
+        ("training.seed=true", "training.seed must be a whole number, got True"),
+        ("training.patience=x", "training.patience must be a whole number or null, got 'x'"),
+        ("optimiser.lr=fast", "optimiser.lr must be a number, got 'fast'"),
+        ("optimiser.lr=[", r"optimiser.lr must be a number, got '\['"),
+        ("twins.bn.lr=fast", "twins.bn.lr must be a number, got 'fast'"),
+        ("data.select_on_test=maybe", "data.select_on_test must be true or false, got 'maybe'"),
+        ("data.options=3", "data.options must be a mapping of names to values, got 3"),
         ("training.epochs=0", "training.epochs must be >= 1, got 0"),
         ("optimiser.lr=-1", "optimiser.lr must be > 0"),
         ("twins.bn.lr=0", r"twins.bn.lr must be > 0"),
@@ -57,6 +66,25 @@ def test_overrides_reach_every_level() -> None:
 def test_a_wrong_override_is_an_error_that_names_the_field(override: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         load_recipe("digits", [override])
+
+
+def test_text_may_look_like_a_number() -> None:
+    recipe = load_recipe("digits", ["data.root=2024", "description=1e-3"])
+    assert (recipe.data.root, recipe.description) == ("2024", "1e-3")
+    assert load_recipe("digits", ["data.root=null"]).data.root is None
+
+
+def test_a_wrong_type_in_a_file_is_an_error_that_names_the_field(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    text = list_recipes()["digits"].read_text()
+    path.write_text(text.replace("name: mlp8", "name: 8"))
+    with pytest.raises(ValueError, match=r"model\.name must be text, got 8"):
+        load_recipe(str(path))
+    path.write_text(text.replace("data:\n  name: digits", "data: digits"))
+    with pytest.raises(
+        ValueError, match="data must be a mapping of fields to values, got 'digits'"
+    ):
+        load_recipe(str(path))
 
 
 def test_an_unknown_recipe_lists_what_exists() -> None:
@@ -141,6 +169,7 @@ SHAPES = {  # of the samples as they are stored, and the number of classes
     "cifar10-dvs": (2, 128, 10),
     "dvs-gesture": (2, 128, 11),
     "nmnist": (2, 34, 10),
+    "image-folder": (3, 32, 3),  # whatever is in it
 }
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from eisnn.training.recipe import OptimiserConfig, Recipe, load_recipe
 from eisnn.training.result import RunResult, describe
 from eisnn.training.run import compare, train
 
+FEW = ["data.train_samples=64", "data.options.test_fraction=0.05"]
 SMALL = ["model.name=mlp4", "model.width=0.1", "training.epochs=2", "optimiser.lr=0.02"]
 
 
@@ -106,6 +108,44 @@ def test_a_part_of_the_training_set_is_drawn_evenly_from_the_classes() -> None:
     assert set(data.train.labels.bincount().tolist()) <= {9, 10, 11}
 
 
+def test_a_class_of_one_sample_cannot_be_split() -> None:
+    from eisnn.data import load_data
+    from eisnn.training.batches import DataModule
+
+    source = load_data("digits")
+    labels = source.train.labels
+    others, nine = (labels != 9).nonzero().flatten(), (labels == 9).nonzero().flatten()
+    few = replace(source, train=source.train.subset([*others.tolist(), int(nine[0])]))
+    with pytest.raises(ValueError, match=r"data\.validation needs two .* one left of class '9'"):
+        DataModule(few, 32, "none", 0.1, seed=0)
+    with pytest.raises(ValueError, match=r"class '9'\. Add some, or set data\.train_samples=null"):
+        DataModule(few, 32, "none", 0, seed=0, train_samples=100)
+    assert DataModule(few, 32, "none", 0, seed=0).val is None
+
+
+def test_a_run_says_once_what_it_trains_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = "digits: 10 classes (0, 1, 2, 3, 4, ...), 1,707 training + 90 test samples"
+    compare(small("training.epochs=1", *FEW), tmp_path / "compare")
+    assert capsys.readouterr().out.count(line) == 1
+    train(small("training.epochs=1", *FEW), tmp_path / "quiet", progress=False)
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize("accelerator", ["gpu", "abacus"])
+def test_missing_devices_are_told_before_anything_is_made(
+    accelerator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(
+        ValueError, match=rf"^training\.accelerator={accelerator} .* cannot .* or cpu \("
+    ):
+        train(small(f"training.accelerator={accelerator}"), tmp_path / "run", progress=False)
+    assert not list(tmp_path.iterdir())
+
+
 def test_tensorboard_gets_every_epoch(tmp_path: Path) -> None:
     train(small("training.logger=tensorboard"), tmp_path / "run", progress=False)
     files = list((tmp_path / "run" / "tensorboard").glob("events.out.tfevents.*"))
@@ -132,6 +172,13 @@ def test_a_folder_with_files_is_refused(tmp_path: Path) -> None:
 def test_a_network_that_does_not_fit_the_data_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least 32x32"):
         train(small("model.name=vgg8"), tmp_path / "run", progress=False)
+    with pytest.raises(ValueError, match=r"those of digits are 8x8\. Set data\.options\.pad_to=32"):
+        train(small("model.name=vgg8"), tmp_path / "run", progress=False)
+    train(
+        small("model.name=vgg8", "data.options.pad_to=32", "training.epochs=1", *FEW),
+        tmp_path / "padded",
+        progress=False,
+    )
     with pytest.raises(ValueError, match="batch_size must not exceed"):
         train(small("training.batch_size=5000"), tmp_path / "run", progress=False)
 

@@ -98,8 +98,8 @@ def prepared(
                 raise  # a source file, not the cache
             raise OSError(
                 error.errno,
-                f"cannot keep prepared data of {name} ({error.strerror}); another folder can be "
-                "given by the option cache, or by EISNN_DATA",
+                f"cannot keep prepared data of {name} ({error.strerror}); another folder is "
+                "named by data.options.cache=FOLDER (cache= in Python) or by EISNN_DATA",
                 str(home),
             ) from error
     arrays = {

@@ -61,7 +61,7 @@ def obtain(
             raise FileNotFoundError(
                 f"{place.name} needs {name} in {place.folder}. Downloading it from {address} "
                 f"failed: {error}. Put the file there by hand, or name another folder on the web "
-                "that has it by the option url"
+                "that has it: data.options.url=URL (url= in Python)"
             ) from error
     return place.need(*names, source=f"It can be downloaded from {address}")
 

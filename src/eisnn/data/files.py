@@ -49,8 +49,8 @@ class Place:
         if path is None:
             raise FileNotFoundError(
                 f"{self.name} needs {' or '.join(names)} in {self.folder}, and there is none. "
-                f"{source}. Another folder can be named by the option root or in the "
-                "environment variable EISNN_DATA"
+                f"{source}. Another folder is named by data.root=FOLDER (--data-root FOLDER of "
+                "eisnn evaluate, root= in Python) or in the environment variable EISNN_DATA"
             )
         return path
 

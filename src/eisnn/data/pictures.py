@@ -9,7 +9,7 @@ import io
 import os
 import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,17 @@ from numpy.typing import NDArray
 from eisnn.data.files import refuse, require
 
 __all__ = [
+    "SUFFIXES",
     "Tree",
+    "bare_folders",
     "class_folders",
     "decode_picture",
     "decode_pictures",
     "tiny_imagenet_parts",
 ]
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp")
+"""Of the files that count as pictures, in small or capital letters."""
 
 _LIMIT = 256 << 20  # bytes of one picture
 
@@ -43,10 +46,12 @@ class Tree:
         path: of the folder or archive.
         names: of the files, relative to it with ``/`` between the parts, sorted. Hidden ones
             are left out.
+        folders: in the same way, with those that hold nothing.
     """
 
     path: Path
     names: tuple[str, ...]
+    folders: tuple[str, ...]
 
     @staticmethod
     def of(path: Path) -> Tree:
@@ -56,19 +61,20 @@ class Tree:
             ValueError: neither a folder nor a .zip archive.
         """
         if path.is_dir():
-            names = [
-                Path(top, file).relative_to(path).as_posix()
-                for top, _, files in os.walk(path, followlinks=True)
-                for file in files
-            ]
+            names, folders = [], []
+            for top, below, files in os.walk(path, followlinks=True):
+                start = Path(top).relative_to(path)
+                names += [(start / file).as_posix() for file in files]
+                folders += [(start / folder).as_posix() for folder in below]
         else:
             try:
                 with zipfile.ZipFile(path) as archive:
                     names = [info.filename for info in archive.infolist() if not info.is_dir()]
+                    folders = [i.filename.rstrip("/") for i in archive.infolist() if i.is_dir()]
             except Exception as error:  # a damaged archive can raise anything
                 raise refuse(path, 0, f"neither a folder nor a .zip archive ({error})") from None
-        visible = (n for n in names if not any(part.startswith(".") for part in n.split("/")))
-        return Tree(path, tuple(sorted(visible)))
+        folders += [name.rpartition("/")[0] for name in names]  # a .zip need not list them
+        return Tree(path, _visible(names), _visible(folders))
 
     @property
     def sources(self) -> list[Path]:
@@ -102,16 +108,31 @@ class Tree:
                 yield data
 
 
+def _visible(names: Iterable[str]) -> tuple[str, ...]:
+    """``names`` without those of hidden files and of what macOS adds to archives, sorted."""
+    hidden = (".", "__MACOSX")
+    return tuple(
+        sorted({n for n in names if not any(part.startswith(hidden) for part in n.split("/"))})
+    )
+
+
 def class_folders(tree: Tree, part: str = "") -> Listing:
     """The pictures of ``part/CLASS/...``, or of ``CLASS/...``, with their classes."""
     prefix = f"{part}/" if part else ""
     listing = []
     for name in tree.names:
-        if name.startswith(prefix) and name.lower().endswith(_SUFFIXES):
+        if name.startswith(prefix) and name.lower().endswith(SUFFIXES):
             label, separator, _ = name.removeprefix(prefix).partition("/")
             if separator:
                 listing.append((name, label))
     return listing
+
+
+def bare_folders(tree: Tree, part: str = "") -> list[str]:
+    """The folders ``part/CLASS``, or ``CLASS``, that hold no pictures."""
+    prefix = f"{part}/" if part else ""
+    found = {f.removeprefix(prefix).partition("/")[0] for f in tree.folders if f.startswith(prefix)}
+    return sorted(found - {label for _, label in class_folders(tree, part)} - {""})
 
 
 def tiny_imagenet_parts(tree: Tree) -> tuple[Listing, Listing]:
@@ -188,6 +209,9 @@ def decode_picture(
             picture = picture.convert("RGB" if channels == 3 else "L")
             if picture.size != (width, height):
                 picture = operations.fit(picture, (width, height), image_module.Resampling.BILINEAR)
+    except image_module.UnidentifiedImageError:  # its message is about an object of ours
+        reason = "in no format that Pillow knows" if data else "the file is empty"
+        raise ValueError(f"{name}: not a picture that can be read ({reason})") from None
     except Exception as error:  # what a damaged picture raises depends on its format
         raise ValueError(f"{name}: not a picture that can be read ({error})") from None
     pixels = np.asarray(picture, np.uint8)

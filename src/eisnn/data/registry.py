@@ -58,8 +58,8 @@ def load_data(name: str, root: Path | str | None = None, **options: object) -> D
 
     Args:
         name: see :func:`list_data_sets`.
-        root: folder of all data sets; by default ``EISNN_DATA``, if this environment variable
-            is set, else ``~/.cache/eisnn``.
+        root: folder of all data sets, which must exist; by default ``EISNN_DATA``, if this
+            environment variable is set, else ``~/.cache/eisnn``, made when it is needed.
         **options: of that data set, see :func:`data_options`.
 
     Returns:
@@ -68,7 +68,8 @@ def load_data(name: str, root: Path | str | None = None, **options: object) -> D
     Raises:
         ValueError: no such data set or option, an option out of its range, or a file that is
             damaged or in another format.
-        FileNotFoundError: a file is missing; the message says which, and where it belongs.
+        FileNotFoundError: there is no ``root``, or a file is missing; the message says which,
+            and where it belongs.
         ImportError: a library is missing; the message says how to install it.
     """
     loader = _loader(name)
@@ -76,7 +77,16 @@ def load_data(name: str, root: Path | str | None = None, **options: object) -> D
     for option in options:
         if option not in known:
             raise ValueError(_unknown(f"option of {name}", option, known))
-    return loader(Path(root).expanduser() if root is not None else default_root(), **options)
+    if root is None:
+        return loader(default_root(), **options)
+    folder = Path(root).expanduser()
+    if not folder.exists():  # nothing is downloaded into a folder that was mistyped
+        make = f", or make it first, for {name} to be downloaded there" if "url" in known else ""
+        raise FileNotFoundError(
+            f"there is no folder {folder}: data.root=FOLDER (root= in Python) must name one that "
+            f"exists. Correct it{make}"
+        )
+    return loader(folder, **options)
 
 
 def _loader(name: str) -> Callable[..., DataSource]:

@@ -24,6 +24,9 @@ Provenance = dict[str, str | int | float]
 
 _STORED = (torch.uint8, torch.int16, torch.int32)
 
+_NAMED = 5
+"""Classes whose names are listed, at most."""
+
 
 @dataclass(frozen=True)
 class Arrays:
@@ -140,3 +143,12 @@ class DataSource:
     def is_events(self) -> bool:
         """Whether samples have a time axis of their own."""
         return self.train.inputs.dim() == 5
+
+    def describe(self) -> str:
+        """The data set in a line for people."""
+        names = [*self.classes[:_NAMED], *(["..."] if self.num_classes > _NAMED else [])]
+        return (
+            f"{self.name}: {self.num_classes} classes ({', '.join(names)}), {len(self.train):,} "
+            f"training + {len(self.test):,} test samples (split: {self.split}), "
+            f"{'x'.join(map(str, self.train.inputs.shape[1:]))}"
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+from typing import Any
 
 from eisnn.functional.neuron import Surrogate
 from eisnn.models.layers import Layers
@@ -11,6 +12,7 @@ from eisnn.models.mlp import MLP_WIDTHS, mlp_body
 from eisnn.models.network import SpikingNetwork
 from eisnn.models.resnet import RESNET_BLOCKS, STAGE_WIDTHS, resnet_body
 from eisnn.models.vgg import CLASSIFIERS, MIN_SIZE, VGG_STAGES, vgg_body
+from eisnn.nn import Spiking
 
 __all__ = ["create_model", "list_models"]
 
@@ -34,6 +36,7 @@ def create_model(
     surrogate: str | Surrogate = "sigmoid",
     classifier: str = "light",
     width: float = 1.0,
+    recompute: bool = False,
 ) -> SpikingNetwork:
     """A network of the paper.
 
@@ -53,6 +56,8 @@ def create_model(
         surrogate: as in :class:`eisnn.nn.LIF`.
         classifier: of the VGGs, ``"light"`` or ``"full"`` (two hidden layers of 4096).
         width: multiplies the widths of all hidden layers, for studies at small scale.
+        recompute: keep only what flows between blocks for the backward pass; see
+            :class:`eisnn.nn.Spiking`. Less memory, more time, for ``"ei"`` and ``"none"``.
 
     Returns:
         a module from images ``[B, C, H, W]`` or event frames ``[B, T, C, H, W]`` to logits
@@ -68,8 +73,17 @@ def create_model(
     if not 0 < width < math.inf:
         raise ValueError(f"width multiplies the layers' widths and must be > 0, got {width}")
 
+    if recompute and norm == "bn":
+        raise ValueError(
+            "recompute runs the forward pass twice, and BatchNorm would count each batch twice in "
+            "its running statistics. Leave recompute out, or use norm='ei'"
+        )
     if classifier not in CLASSIFIERS:
         raise ValueError(f"classifier must be {' or '.join(CLASSIFIERS)}, got {classifier!r}")
+
+    def network(body: Spiking, **limits: Any) -> SpikingNetwork:
+        body.recompute = recompute
+        return SpikingNetwork(body, T=T, in_channels=in_channels, **limits)
 
     def scaled(widths: tuple[int, ...]) -> list[int]:
         return [max(1, round(w * width)) for w in widths]
@@ -78,17 +92,17 @@ def create_model(
         size = (image_size, image_size) if isinstance(image_size, int) else image_size
         features = in_channels * math.prod(size)
         body = mlp_body(layers, scaled(MLP_WIDTHS[name]), features, num_classes)
-        return SpikingNetwork(body, T=T, in_channels=in_channels, image_size=size)
+        return network(body, image_size=size)
     if name in VGG_STAGES:
         stages = [scaled(stage) for stage in VGG_STAGES[name]]
         hidden = scaled(CLASSIFIERS[classifier])
         body = vgg_body(layers, stages, in_channels, num_classes, hidden)
-        return SpikingNetwork(body, T=T, in_channels=in_channels, min_size=MIN_SIZE)
+        return network(body, min_size=MIN_SIZE)
     if name in RESNET_BLOCKS:
         blocks, bottleneck = RESNET_BLOCKS[name]
         widths = scaled(STAGE_WIDTHS)
         body = resnet_body(layers, blocks, bottleneck, widths, in_channels, num_classes)
-        return SpikingNetwork(body, T=T, in_channels=in_channels)
+        return network(body)
     close = difflib.get_close_matches(name, list_models(), n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     raise ValueError(f"there is no network {name!r}.{hint} There are: {', '.join(list_models())}")

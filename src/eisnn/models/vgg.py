@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from eisnn.models.layers import Layers, SpatialMean
-from eisnn.nn import Spiking, TimeWise
+from eisnn.nn import AvgPool2d, Spiking
 
 __all__ = ["CLASSIFIERS", "MIN_SIZE", "VGG_STAGES", "vgg_body"]
 
@@ -51,7 +51,7 @@ def vgg_body(
             body[f"conv{i}"] = layers.conv(channels, width, 3)
             body[f"lif{i}"] = layers.lif()
             channels = width
-        body[f"pool{stage}"] = TimeWise(nn.AvgPool2d(2))
+        body[f"pool{stage}"] = AvgPool2d(2)
     body["flatten"] = SpatialMean()  # 32x32 to 63x63 inputs have a single position here
     for i, width in enumerate(hidden, 1):
         body[f"linear{i}"] = layers.linear(channels, width)

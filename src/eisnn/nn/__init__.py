@@ -9,11 +9,13 @@ from eisnn.nn.constraint import (
     register_nonnegative,
 )
 from eisnn.nn.lif import LIF
+from eisnn.nn.pool import AvgPool2d
 from eisnn.nn.spiking import Spiking
 from eisnn.nn.time import TimeWise, present, time_first
 
 __all__ = [
     "LIF",
+    "AvgPool2d",
     "EIConv2d",
     "EILinear",
     "EIModule",

@@ -100,7 +100,24 @@ def constrain(model: nn.Module, optimizer: Optimizer) -> RemovableHandle:
 
     Returns:
         a handle whose ``remove()`` ends the projection.
+
+    Raises:
+        ValueError: ``model`` has no constrained parameters, or ``optimizer`` holds none of them.
     """
+    constrained = {parameter for _, parameter in nonnegative_parameters(model)}
+    if not constrained:
+        raise ValueError(
+            f"constrain needs a model with non-negative parameters, such as those of E-I layers; "
+            f"this {type(model).__name__} has none. Leave constrain out, or register yours with "
+            "eisnn.nn.register_nonnegative"
+        )
+    stepped = {parameter for group in optimizer.param_groups for parameter in group["params"]}
+    if constrained.isdisjoint(stepped):
+        raise ValueError(
+            f"constrain needs the optimizer of the model, and this {type(optimizer).__name__} "
+            f"holds none of the {len(constrained)} non-negative parameters of this "
+            f"{type(model).__name__}. Make it from model.parameters()"
+        )
 
     def project(*_: object) -> None:
         project_(model)

@@ -6,7 +6,7 @@ current, spikes are then the same as plain torch's.
 
 A program holds a block of ``[ROWS, CHANNELS]`` neurons over all time steps. Offsets are of 64
 bits; sizes that change with the batch are not specialised, so that kernels are compiled once
-for a layer.
+for a layer. ``T`` is a constant, but its loops stay loops.
 
 Legend: a row is one position of one sample of the batch, rows = B P; T time, P positions,
 E excitatory channels, C those of the currents; ``CONSTANT``: they are the same at each step.
@@ -15,7 +15,7 @@ E excitatory channels, C those of the currents; ``CONSTANT``: they are the same 
 # Triton reads these functions' source: annotations are its own, ``tl.constexpr`` alone, and
 # must not be strings.
 # mypy: disable-error-code="import-untyped,import-not-found"
-# mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 
 import triton
 import triton.language as tl
@@ -65,7 +65,7 @@ def _slope(z, width, SURROGATE: tl.constexpr):
     return slope
 
 
-@triton.jit(do_not_specialize=["T", "rows", "batch"])
+@triton.jit(do_not_specialize=["rows", "batch"])
 def forward(
     currents,  # [steps, rows, C]
     i_div,  # [steps, rows, E]
@@ -73,7 +73,6 @@ def forward(
     bias,  # [E]
     smallest,  # [steps, batch]
     spikes,  # [T, rows, E]
-    T,
     rows,
     batch,
     P,
@@ -81,6 +80,7 @@ def forward(
     C,
     decay,
     theta,
+    T: tl.constexpr,
     CONSTANT: tl.constexpr,
     ROWS: tl.constexpr,
     CHANNELS: tl.constexpr,
@@ -112,7 +112,7 @@ def forward(
         tl.store(spikes + (t * jump * E + at_e), s.to(spikes.dtype.element_ty), mask=mask)
 
 
-@triton.jit(do_not_specialize=["T", "rows", "batch"])
+@triton.jit(do_not_specialize=["rows", "batch"])
 def backward(
     grad,  # [T, rows, E]
     currents,  # [steps, rows, C]
@@ -125,7 +125,6 @@ def backward(
     d_div,  # [steps, rows, E]
     d_gain,  # [row blocks, E]
     d_bias,  # [row blocks, E]
-    T,
     rows,
     batch,
     P,
@@ -135,6 +134,7 @@ def backward(
     theta,
     width,
     SURROGATE: tl.constexpr,
+    T: tl.constexpr,
     CONSTANT: tl.constexpr,
     ROWS: tl.constexpr,
     CHANNELS: tl.constexpr,

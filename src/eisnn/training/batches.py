@@ -115,6 +115,9 @@ class DataModule(L.LightningDataModule):
         train_samples: of the training set, drawn evenly from the classes; ``None`` for all.
         select_on_test: validate on the test set and train on all of the training set.
         seed: of the validation split, the order and the augmentation.
+
+    Raises:
+        ValueError: a class with too few samples to be split.
     """
 
     def __init__(
@@ -137,9 +140,21 @@ class DataModule(L.LightningDataModule):
         if select_on_test:
             self.val = source.test
         elif validation:
+            self._need_two("data.validation", 0)
             self.train, self.val = split_validation(source.train, validation, seed)
         if train_samples is not None and train_samples < len(self.train):
+            self._need_two("data.train_samples", "null")
             _, self.train = split_validation(self.train, train_samples / len(self.train), seed)
+
+    def _need_two(self, field: str, off: object) -> None:
+        """``field`` takes a share of each class, and leaves one."""
+        counts = self.train.labels.bincount(minlength=self.source.num_classes)
+        if len(alone := (counts == 1).nonzero().flatten()):
+            raise ValueError(
+                f"{field} needs two or more training samples of each class to take a share of "
+                f"them, and {self.source.name} has one left of class "
+                f"{self.source.classes[int(alone[0])]!r}. Add some, or set {field}={off}"
+            )
 
     def setup(self, stage: str) -> None:
         """Bring a small data set to the device once, rather than batch by batch."""

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from eisnn.nn import constrain
+from eisnn.nn import constrain, nonnegative_parameters
 from eisnn.training.recipe import OptimiserConfig
 
 __all__ = ["Classifier", "learning_rate"]
@@ -79,7 +79,8 @@ class Classifier(L.LightningModule):
             momentum=config.momentum,
             weight_decay=config.weight_decay,
         )
-        constrain(self.model, optimiser)
+        if any(True for _ in nonnegative_parameters(self.model)):  # the twins have none
+            constrain(self.model, optimiser)
         warmup = round(config.warmup_epochs * steps / self.epochs)
         schedule = LambdaLR(
             optimiser, lambda step: learning_rate(step, steps, warmup, config) / config.lr

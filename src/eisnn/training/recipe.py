@@ -5,12 +5,14 @@ Unknown keys, wrong types and values out of range are errors that name the field
 
 from __future__ import annotations
 
+import copy
 import difflib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
@@ -198,7 +200,7 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     content = yaml.safe_load(path.read_text())
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no recipe: it must be a mapping of fields to values")
-    keys = _leaf_keys(Recipe)
+    keys = _leaves(Recipe)
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
@@ -211,13 +213,14 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
         target = content
         for group in groups:
             target = target.setdefault(group, {})
-        target[last] = yaml.safe_load(value)
+        target[last] = _parsed(value, keys.get(key))
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Recipe)
     try:
-        values = parser.instantiate(parser.parse_object(content)).as_dict()
+        values = parser.instantiate(parser.parse_object(copy.deepcopy(content))).as_dict()
     except (ArgumentError, TypeError) as error:
-        raise ValueError(f"recipe {name}: {error}") from None
+        reason = _wrong_value(content, Recipe) or f"recipe {name}: {error}"
+        raise ValueError(reason) from None
     return Recipe(**values)
 
 
@@ -227,10 +230,73 @@ def dump_recipe(recipe: Recipe) -> str:
     return text
 
 
-def _leaf_keys(cls: type, prefix: str = "") -> list[str]:
-    """The fields of a dataclass, with those of nested ones as ``outer.inner``."""
-    keys: list[str] = []
+def _leaves(cls: type, prefix: str = "") -> dict[str, Any]:
+    """The fields of a dataclass, with those of nested ones as ``outer.inner``, and their types."""
+    leaves: dict[str, Any] = {}
     for name, kind in get_type_hints(cls).items():
         nested = isinstance(kind, type) and is_dataclass(kind)
-        keys += _leaf_keys(kind, f"{name}.") if nested else [prefix + name]
-    return keys
+        leaves |= _leaves(kind, f"{name}.") if nested else {prefix + name: kind}
+    return leaves
+
+
+def _parsed(text: str, kind: Any) -> Any:
+    """What was written behind ``=``; a folder may be called 2024, and a run of numbers is text."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = text
+    if kind is str or (kind == str | None and value is not None):
+        return value if isinstance(value, str) else text
+    return value
+
+
+def _wrong_value(content: dict[str, Any], cls: type, prefix: str = "") -> str | None:
+    """What is wrong with the first field whose value is of another type than it must be."""
+    for name, kind in get_type_hints(cls).items():
+        if name not in content:
+            continue
+        key, value = prefix + name, content[name]
+        nested: dict[str, tuple[Any, type]] = {}
+        if isinstance(kind, type) and is_dataclass(kind):
+            nested = {key: (value, kind)}
+        if name == "twins" and isinstance(value, dict):
+            nested = {f"{key}.{norm}": (twin, OptimiserConfig) for norm, twin in value.items()}
+        for path, (inner, inner_kind) in nested.items():
+            if not isinstance(inner, dict):
+                return f"{path} must be a mapping of fields to values, got {inner!r}"
+            if reason := _wrong_value(inner, inner_kind, f"{path}."):
+                return reason
+        if not nested and not _fits(value, kind):
+            got = "nothing" if value is None else repr(value)
+            return f"{key} must be {_in_words(kind)}, got {got}"
+    return None
+
+
+def _fits(value: object, kind: Any) -> bool:
+    """Whether a value is of a type, numbers as text included (``1e-4`` is text to YAML)."""
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict)
+    if args := get_args(kind):  # with None
+        return any(_fits(value, arg) for arg in args)
+    if isinstance(value, bool):
+        return kind is bool
+    if kind in (int, float) and isinstance(value, str):
+        try:
+            kind(value)
+        except ValueError:
+            return False
+        return True
+    return isinstance(value, (int, float) if kind is float else kind)
+
+
+def _in_words(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(get_args(kind))}"
+    if get_origin(kind) is dict:
+        return "a mapping of names to values"
+    if args := get_args(kind):
+        return " or ".join(_in_words(arg) for arg in args)
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    return words.get(kind, "null" if kind is NoneType else str(kind))

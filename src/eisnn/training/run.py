@@ -24,21 +24,23 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from torch import nn
+from torch import Tensor, nn
 
 from eisnn.analysis import LayerActivity, observe
 from eisnn.analysis.figures import LABELS, plot_comparison
-from eisnn.data import DataSource, load_data
+from eisnn.data import DataSource, data_options, load_data
 from eisnn.initialise import ei_init_
 from eisnn.models import create_model
 from eisnn.training.batches import DataModule
 from eisnn.training.callbacks import History, RunProgress
 from eisnn.training.checkpoint import AtomicCheckpointIO, read_checkpoint
 from eisnn.training.module import Classifier
-from eisnn.training.recipe import Recipe, dump_recipe, load_recipe
+from eisnn.training.recipe import Recipe, TrainingConfig, dump_recipe, load_recipe
 from eisnn.training.result import ACTIVITY, RunResult, write_json, write_result, write_text
 from eisnn.training.survival import NonFiniteWatch, Survival
+from eisnn.training.trained import refuse_several
 
 __all__ = ["build_model", "compare", "resume", "train"]
 
@@ -59,15 +61,28 @@ def build_model(recipe: Recipe, source: DataSource, image_size: tuple[int, int])
         recipe: says which network.
         source: gives classes and channels.
         image_size: height and width of batches, as the transforms leave them.
+
+    Raises:
+        ValueError: they are too small for the network; the message names the field to change.
     """
-    model = asdict(recipe.model)
-    return create_model(
-        model.pop("name"),
+    fields = asdict(recipe.model)
+    model = create_model(
+        fields.pop("name"),
         num_classes=source.num_classes,
         in_channels=source.in_channels,
         image_size=image_size,
-        **model,
+        **fields,
     )
+    if min(image_size) < (least := model.min_size):
+        options = data_options(recipe.data.name)
+        keys = [key for key in ("size", "pad_to") if key in options]
+        change = f"Set data.options.{keys[0]}={least}, or t" if keys else "T"
+        raise ValueError(
+            f"{recipe.model.name} needs images of at least {least}x{least} pixels, and those of "
+            f"{source.name} are {image_size[0]}x{image_size[1]}. {change}ake a network for small "
+            "images, such as model.name=mlp4"
+        )
+    return model
 
 
 def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> RunResult:
@@ -76,26 +91,30 @@ def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> RunResult:
     Args:
         recipe: what to do.
         folder: created with its parents.
-        progress: show a progress bar.
+        progress: show what is trained on, and a progress bar.
 
     Returns:
         the result, with the test set used once, for the kept weights.
 
     Raises:
-        ValueError: the recipe does not fit the data set or the network.
+        ValueError: the recipe does not fit the data set, the network or the machine.
         FileExistsError: ``folder`` holds files.
         Interrupted: a signal ended the run, after a checkpoint was written.
         NonFiniteError: the loss became NaN or infinite; the message names the layer.
     """
+    return _train(recipe, folder, progress, announce=progress)
+
+
+def _train(recipe: Recipe, folder: Path, progress: bool, announce: bool) -> RunResult:
     if _is_first_process() and folder.exists() and any(folder.iterdir()):
         raise FileExistsError(
             f"{folder} is not empty. Choose another folder for the run, or continue the run in it "
             f"with: eisnn train --resume {folder}"
         )
-    data = _data(recipe)
+    data = _data(recipe, announce)
     images = data.initialisation_batch()
     model = build_model(recipe, data.source, (images.shape[-2], images.shape[-1]))
-    ei_init_(model, images, generator=torch.Generator().manual_seed(recipe.training.seed))
+    _initialise(model, images, recipe)
     before = observe(model, data.probe())
     if _is_first_process():
         folder.mkdir(parents=True, exist_ok=True)
@@ -111,20 +130,26 @@ def resume(folder: Path, *, progress: bool = True) -> RunResult:
 
     Args:
         folder: of an interrupted run.
-        progress: show a progress bar.
+        progress: show what is trained on, and a progress bar.
 
     Raises:
         FileNotFoundError: ``folder`` holds no run.
-        ValueError: the checkpoint is damaged, or the recipe does not fit.
+        ValueError: ``folder`` holds several runs, the checkpoint is damaged, or the recipe does
+            not fit.
         Interrupted, NonFiniteError: as :func:`train`.
     """
+    return _resume(folder, progress, announce=progress)
+
+
+def _resume(folder: Path, progress: bool, announce: bool) -> RunResult:
     if not (folder / CONFIG).is_file():
+        refuse_several(folder)
         raise FileNotFoundError(
             f"{folder} holds no run: there is no {CONFIG} in it. Runs are in runs/, or where "
             "--out put them"
         )
     recipe = load_recipe(str(folder / CONFIG))
-    data = _data(recipe)
+    data = _data(recipe, announce)
     images = data.initialisation_batch()
     model = build_model(recipe, data.source, (images.shape[-2], images.shape[-1]))
     last: Path | None = folder / LAST
@@ -133,14 +158,24 @@ def resume(folder: Path, *, progress: bool = True) -> RunResult:
         read_checkpoint(last)  # a clear error before anything else happens
     else:
         last = None
-        ei_init_(model, images, generator=torch.Generator().manual_seed(recipe.training.seed))
+        _initialise(model, images, recipe)
     layers = json.loads((folder / ACTIVITY).read_text())["before"]
     before = [LayerActivity(**{**x, "density": tuple(x["density"])}) for x in layers]
     return _fit(recipe, folder, data, model, before, last, progress)
 
 
-def _data(recipe: Recipe) -> DataModule:
+def _initialise(model: nn.Module, images: Tensor, recipe: Recipe) -> None:
+    """E-I Init; the twins have drawn their weights when they were made."""
+    if recipe.model.norm == "ei":
+        ei_init_(model, images, generator=torch.Generator().manual_seed(recipe.training.seed))
+
+
+def _data(recipe: Recipe, announce: bool) -> DataModule:
+    """The data of a run, once it is clear that there are devices for it."""
+    _check_devices(recipe.training)
     source = load_data(recipe.data.name, recipe.data.root, **recipe.data.options)
+    if announce and _is_first_process():
+        print(source.describe())
     L.seed_everything(recipe.training.seed, verbose=False)
     return DataModule(
         source,
@@ -151,6 +186,38 @@ def _data(recipe: Recipe) -> DataModule:
         recipe.data.train_samples,
         recipe.data.select_on_test,
     )
+
+
+def _check_devices(settings: TrainingConfig) -> None:
+    """Find missing devices before data are read and a run folder is made.
+
+    Raises:
+        ValueError: the accelerator or so many devices of it are not there.
+    """
+    _quieten()
+    try:
+        L.Trainer(
+            **_devices(settings),
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+        )
+    except (MisconfigurationException, ValueError, ImportError) as error:
+        raise ValueError(
+            f"training.accelerator={settings.accelerator} with training.devices="
+            f"{settings.devices} cannot be had on this machine. Use training.accelerator=auto, or "
+            f"cpu ({' '.join(str(error).split())})"
+        ) from None
+
+
+def _devices(settings: TrainingConfig) -> dict[str, Any]:
+    """What the trainer is told about them."""
+    return {
+        "accelerator": settings.accelerator,
+        "devices": settings.devices,
+        "num_nodes": settings.nodes,
+        "strategy": "ddp" if settings.devices * settings.nodes > 1 else "auto",
+    }
 
 
 def _fit(
@@ -190,14 +257,10 @@ def _fit(
                 check_on_train_epoch_end=True,
             )
         )
-    devices = settings.devices * settings.nodes
     trainer = L.Trainer(
+        **_devices(settings),
         max_epochs=settings.epochs,
         precision=PRECISION[settings.precision],
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        num_nodes=settings.nodes,
-        strategy="ddp" if devices > 1 else "auto",
         gradient_clip_val=settings.gradient_clip,
         accumulate_grad_batches=settings.accumulate,
         logger=_logger(settings.logger, folder),
@@ -292,12 +355,13 @@ def compare(recipe: Recipe, folder: Path, *, progress: bool = True) -> list[RunR
         if norm != recipe.model.norm:
             model = replace(recipe.model, norm=norm)
             recipes[norm] = replace(recipe, model=model, optimiser=optimiser, twins={})
-    results = []
+    results: list[RunResult] = []
     for norm, one in recipes.items():
+        announce = progress and not results  # the data are the same for all
         if (folder / norm / CONFIG).is_file():
-            results.append(resume(folder / norm, progress=progress))
+            results.append(_resume(folder / norm, progress, announce))
         else:
-            results.append(train(one, folder / norm, progress=progress))
+            results.append(_train(one, folder / norm, progress, announce))
     plot_comparison(
         folder / "comparison.png",
         {result.norm: result.history for result in results},

@@ -89,8 +89,11 @@ class SampleFormat:
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: a file of another kind, one that is damaged, or one without events.
+            ValueError: a folder, a file of another kind, one that is damaged, or one without
+                events.
         """
+        if path.is_dir():
+            raise ValueError(f"{path} is a folder: name the files, e.g. {path}/*{self._suffix}")
         if not path.is_file():
             raise FileNotFoundError(f"there is no file {path}")
         is_recording = path.suffix.lower() in EVENT_FILES
@@ -113,6 +116,13 @@ class SampleFormat:
                 raise ValueError(f"{name} holds no events")
             frames = torch.from_numpy(self.framing.frames(events)).float()
             yield name, transform(frames[None])
+
+    @property
+    def _suffix(self) -> str:
+        """Of the files that it takes, or of some of them."""
+        if self.framing is None:
+            return ".png"
+        return ".bin" if self.framing.side == NMNIST_SIDE else ".aedat"
 
     def _picture(self, path: Path) -> Tensor:
         """``[1, C, H, W]`` in [0, 1]."""

@@ -17,7 +17,7 @@ from eisnn.models import SpikingNetwork, create_model
 from eisnn.training.recipe import DataConfig, ModelConfig, load_recipe
 from eisnn.training.samples import SampleFormat, sample_format
 
-__all__ = ["Trained", "choose_device", "load_trained"]
+__all__ = ["Trained", "choose_device", "load_trained", "refuse_several"]
 
 _RUN, _WEIGHTS, _PUBLISHED = "config.yaml", "weights.safetensors", "config.json"
 
@@ -114,20 +114,29 @@ def load_trained(folder: Path, device: torch.device | str = "cpu") -> Trained:
         raise ValueError(f"{folder} is a file. Give the folder that holds it: {folder.parent}")
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"there is no folder {folder}. Give a run folder of eisnn train, such as runs/digits, "
-            "or the folder of a published checkpoint"
+            f"there is no folder {folder}. Give a run folder of eisnn train, such as "
+            "runs/digits/ei, or the folder of a published checkpoint"
         )
     if (folder / _RUN).is_file():
         return _run(folder, device)
     if (folder / _PUBLISHED).is_file():
         return _published(folder, device)
-    runs = sorted(str(config.parent) for config in folder.glob(f"*/{_RUN}"))
-    if runs:
-        raise ValueError(f"{folder} holds several runs. Choose one of: {', '.join(runs)}")
+    refuse_several(folder)
     raise ValueError(
         f"{folder} is neither a run folder (with {_RUN}) nor a published checkpoint (with "
         f"{_PUBLISHED})"
     )
+
+
+def refuse_several(folder: Path) -> None:
+    """Raise an error that lists the runs below ``folder``, those of comparisons too, if any.
+
+    Raises:
+        ValueError: there are some.
+    """
+    configs = [*folder.glob(f"*/{_RUN}"), *folder.glob(f"*/*/{_RUN}")]
+    if runs := sorted(str(config.parent) for config in configs):
+        raise ValueError(f"{folder} holds several runs. Choose one of: {', '.join(runs)}")
 
 
 def _run(folder: Path, device: torch.device) -> Trained:

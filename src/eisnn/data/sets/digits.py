@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eisnn.data.files import digest, require
+from eisnn.data.files import default_root, digest, require
 from eisnn.data.sets.common import DIGITS, image_arrays, padding
 from eisnn.data.source import DataSource, Provenance
 from eisnn.data.splits import stratified
@@ -22,11 +22,20 @@ def digits(
     There is no official split; ``"random"`` takes a share of each class for the test set.
 
     Args:
-        root: not used.
+        root: none but the default, because there are no files to look for.
         test_fraction: that share.
         seed: of the split.
         pad_to: side in pixels to which images are padded with zeros on all sides.
+
+    Raises:
+        ValueError: a root is given.
     """
+    if root != default_root():
+        raise ValueError(
+            f"digits comes with scikit-learn and takes no data.root (root= in Python), got {root}. "
+            "For pictures of your own: data.name=image-folder data.root=FOLDER, or the recipe "
+            "image-folder-small"
+        )
     bunch = require("sklearn.datasets", "scikit-learn").load_digits()
     images, labels = bunch.images.astype(np.uint8)[:, None], bunch.target.astype(np.int64)
     everything = image_arrays(images, labels, 16, pad_to)  # [n, 1, 8, 8]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from eisnn.data.cache import Part, prepared
 from eisnn.data.download import Remote, obtain
 from eisnn.data.files import Place, default_root
 from eisnn.data.pictures import (
+    SUFFIXES,
     Listing,
     Tree,
+    bare_folders,
     class_folders,
     decode_pictures,
     tiny_imagenet_parts,
@@ -25,6 +28,9 @@ __all__ = ["image_folder", "tiny_imagenet"]
 _TINY_IMAGENET = Remote(
     "http://cs231n.stanford.edu", {"tiny-imagenet-200.zip": "90528d7ca1a48142e341f4ef8d21d0de"}
 )
+
+
+_GIVE_ROOT = "give it as data.root=FOLDER (root= in Python)"
 
 
 def tiny_imagenet(
@@ -65,9 +71,9 @@ def image_folder(
 ) -> DataSource:
     """Pictures of one's own, with a folder for each class.
 
-    They are in ``train/CLASS/`` and ``test/CLASS/`` (split ``"folders"``), or there is no test
-    folder and a share of each class is taken (split ``"random"``) from ``train/CLASS/`` or
-    from ``CLASS/``.
+    They are in ``train/CLASS/`` and ``test/CLASS/`` (split ``"folders"``; without a test folder
+    ``val/CLASS/`` is the test set, beside one it is not used), or there is neither and a share
+    of each class is taken (split ``"random"``) from ``train/CLASS/`` or from ``CLASS/``.
 
     Args:
         root: the folder, or a .zip archive of it.
@@ -80,43 +86,104 @@ def image_folder(
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: no root is given, there are no pictures, or a class in the test folder has
-            none for training.
+        ValueError: no root is given, there are no pictures, fewer than two classes, a class
+            without pictures or with too few to be split, or a class in the test folder has none
+            for training.
     """
     if root == default_root():
-        raise ValueError("image-folder needs the folder of the pictures: give it as root")
+        raise ValueError(f"image-folder needs the folder of the pictures: {_GIVE_ROOT}")
     if not root.exists():
-        raise FileNotFoundError(f"there is no folder {root} of pictures: give it as root")
+        raise FileNotFoundError(f"there is no folder {root} of pictures: {_GIVE_ROOT}")
     if channels not in (1, 3):
         raise ValueError(f"channels must be 3 for colour or 1 for grey, got {channels}")
     if split not in ("folders", "random", None):
         raise ValueError(f"split must be 'folders' or 'random', got {split!r}")
-    height, width = (size, size) if isinstance(size, int) else size
-    if min(height, width) < 1:
-        raise ValueError(f"size must be 1 pixel or more, got {size}")
+    height, width = _sides(size)
 
     tree = Tree.of(root)
-    train, test = class_folders(tree, "train"), class_folders(tree, "test")
-    train = train or ([] if test else class_folders(tree))
-    if not train or (split == "folders" and not test):
-        part = "test" if train else "train"
+    top, train, held_out, test = _layout(tree)
+    if split == "folders" and not test:
         raise ValueError(
-            f"{root}: there are no pictures in {part}/CLASS/, where CLASS stands for the name of "
-            "each class"
+            f"{root}: split 'folders' needs pictures in test/CLASS/ or val/CLASS/, and there are "
+            "none. Leave split out, to take a share of each class for the test set"
         )
     if unknown := {label for _, label in test} - {label for _, label in train}:
-        raise ValueError(f"{root}: class {min(unknown)!r} has pictures in test/, but not in train/")
-    parameters: Provenance = {"height": height, "width": width, "channels": channels}
+        raise ValueError(
+            f"{root}: class {min(unknown)!r} has pictures in {held_out}/, but not in train/"
+        )
     split = split or ("folders" if test else "random")
+    parameters: Provenance = {"height": height, "width": width, "channels": channels}
     if split == "random":
-        classes = sorted({label for _, label in train})
+        counts = Counter(label for _, label in train)
+        if alone := sorted(label for label, count in counts.items() if count == 1):
+            raise ValueError(
+                f"{root / top / alone[0]} holds one picture only, and a random split needs two or "
+                "more of each class: for training and for the test set. Add some, or take the "
+                "folder away"
+            )
+        classes = sorted(counts)
         labels = torch.tensor([classes.index(label) for _, label in train])
-        rest, held_out = stratified(labels, test_fraction, seed)
-        train, test = _chosen(train, rest.tolist()), _chosen(train, held_out.tolist())
+        rest, chosen = stratified(labels, test_fraction, seed)
+        train, test = _chosen(train, rest.tolist()), _chosen(train, chosen.tolist())
         parameters |= {"test_fraction": test_fraction, "split_seed": seed}
+    else:
+        parameters |= {"test_folder": held_out}
     return _pictures(
         "image-folder", tree, train, test, split, parameters, (height, width), channels, cache
     )
+
+
+def _sides(size: object) -> tuple[int, int]:
+    sides = (size, size) if isinstance(size, int) else size
+    match sides:
+        case [int(height), int(width)] if min(height, width) >= 1:
+            return height, width
+    raise ValueError(
+        f"size must be 1 pixel or more, a side or [height, width] in whole pixels, got {size!r}"
+    )
+
+
+def _layout(tree: Tree) -> tuple[str, Listing, str, Listing]:
+    """The folder of the classes and its pictures, the test folder and its pictures.
+
+    Raises:
+        ValueError: the pictures are in no folders of classes, or there are fewer than two
+            classes, or one without pictures.
+    """
+    root = tree.path
+    top, train = "train", class_folders(tree, "train")
+    held_out = "test" if class_folders(tree, "test") else "val"
+    test = class_folders(tree, held_out)
+    if test and not train:
+        raise ValueError(
+            f"{root}: there are pictures in {held_out}/CLASS/, but not in train/CLASS/"
+        )
+    if not train:
+        top, train = "", class_folders(tree)
+    classes = {label for _, label in train}
+    if not top and classes <= {"train", "test", "val"}:  # parts, and no classes in them
+        direct = sum("/" not in name and name.lower().endswith(SUFFIXES) for name in tree.names)
+        lie = f" ({direct:,} pictures lie directly in it)" if direct else ""
+        raise ValueError(
+            f"{root} has no class folders with pictures{lie}. They belong in CLASS/, or in "
+            "train/CLASS/ and test/CLASS/ (or val/CLASS/), where CLASS stands for the name of "
+            f"each class. Files that are read: {' '.join(SUFFIXES)}"
+        )
+    for part in (top, held_out) if test else (top,):
+        if bare := bare_folders(tree, part):
+            raise ValueError(
+                f"{root / part / bare[0]} holds no pictures, and the name of each folder there is "
+                f"a class. Add some ({' '.join(SUFFIXES)}), or take the folder away"
+            )
+    if len(classes) == 1:
+        (label,) = classes
+        inner = {name for _, name in class_folders(tree, f"{top}/{label}" if top else label)}
+        perhaps = f", perhaps {root / top / label}" if len(inner) > 1 and not top else ""
+        raise ValueError(
+            f"{root / top} holds one class only ({label!r}): data.root must be the folder of the "
+            f"class folders, of which there are two or more{perhaps}"
+        )
+    return top, train, held_out, test
 
 
 def _chosen(listing: Listing, indices: Sequence[int]) -> Listing:

@@ -1,0 +1,98 @@
+"""What the library promises about its speed and memory, and whether it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+
+import torch
+
+from benchmarks.contenders import BF16
+from benchmarks.measure import CaseResult
+from benchmarks.timing import ratio
+
+__all__ = ["Target", "targets"]
+
+CASES = ("vgg8", "resnet18")
+
+LIMITS = {
+    "cpu": {
+        "step / floor": ("<=", 1.35),
+        "step / spikingjelly": ("<=", 0.65),
+        "literal / step": (">=", 2.7),
+        "bytes / literal": ("<=", 0.35),
+    },
+    "cuda": {
+        "step / floor": ("<=", 1.3),
+        "step / spikingjelly": ("<=", 1.0),
+        "literal / step": (">=", 5.0),
+        "bytes / literal": ("<=", 0.25),
+    },
+}
+"""On the CPU in float32, on CUDA in bfloat16, both sides of a ratio in the same precision."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One promise, for one case."""
+
+    case: str
+    precision: str
+    quantity: str
+    value: float | None
+    """The median over the repeats; ``None`` where the contender did not take part."""
+    q1: float | None
+    q3: float | None
+    sign: str
+    limit: float
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the promise holds; ``None`` where there is nothing to judge."""
+        if self.value is None:
+            return None
+        return self.value <= self.limit if self.sign == "<=" else self.value >= self.limit
+
+    def record(self) -> dict[str, object]:
+        """For the JSON file."""
+        return {**asdict(self), "met": self.met}
+
+
+def targets(results: Mapping[str, CaseResult], device: torch.device) -> Iterator[Target]:
+    """The promises for the cases that were measured."""
+    suffix, precision = (BF16, "bfloat16") if device.type == "cuda" else ("", "float32")
+    for case in CASES:
+        if case not in results:
+            continue
+        found = _quantities(results[case], suffix)
+        for quantity, (sign, limit) in LIMITS[device.type].items():
+            value = found.get(quantity, {})
+            yield Target(
+                case,
+                precision,
+                quantity,
+                value.get("median"),
+                value.get("q1"),
+                value.get("q3"),
+                sign,
+                limit,
+            )
+
+
+def _quantities(result: CaseResult, suffix: str) -> dict[str, dict[str, float]]:
+    """Quartiles by quantity; a quantity whose contender is missing has none."""
+    times = result.times["training"]
+    if f"eisnn{suffix}" not in times:
+        return {}
+    step = times[f"eisnn{suffix}"]
+    floor = times[result.floor("training", suffix)]
+    kept = result.kept[f"eisnn{suffix}"] / result.kept[f"literal{suffix}"]
+    found = {
+        "step / floor": ratio(step, floor),
+        "literal / step": ratio(times[f"literal{suffix}"], step),
+        "bytes / literal": {"median": kept},
+    }
+    twin = times.get(f"spikingjelly bn twin{suffix}")
+    if twin is not None:
+        found["step / spikingjelly"] = ratio(step, twin)
+    return found
