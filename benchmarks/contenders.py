@@ -112,6 +112,7 @@ def contenders(
         for name, layout in LAYOUTS.items():
             here[f"floor {name}{BF16 * bf16}"] = Floor(plan, device, dtype, layout)
     if no_compilation is None:
+        torch.compiler.reset()  # what it knows of other cases' shapes
         compiled = Network(copy.deepcopy(ei), batch, labels, compiled=True)
         try:
             compiled.training_step()

@@ -16,7 +16,7 @@ import eisnn
 ROOT = Path(eisnn.__file__).parent
 LAYERS = [
     ("cli",),
-    ("training", "analysis", "interop"),
+    ("training", "analysis", "interop", "doctor"),
     ("models", "data"),
     ("initialise",),
     ("nn",),

@@ -170,13 +170,10 @@ def test_a_layer_used_twice_is_initialised_at_its_first_use() -> None:
     assert same(snapshot(model.layer), snapshot(alone))
 
 
-def test_a_model_without_ei_layers_is_an_error_and_left_as_it_is() -> None:
+def test_a_model_without_ei_layers_is_left_as_it_is() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
     before = snapshot(model)
-    with pytest.raises(
-        ValueError, match=r"E-I Init needs .* E-I layers, and this Sequential has n"
-    ):
-        eisnn.ei_init_(model, torch.rand(8, 4))
+    eisnn.ei_init_(model, torch.rand(8, 4))
     assert same(snapshot(model), before)
     assert eisnn.is_initialised(model)
 

@@ -22,7 +22,7 @@ def ei_init_(
     E-I layer is initialised from the statistics of the input that reaches it (the formulas of
     :mod:`eisnn.functional.init`) and then computes the input of the next one. Weights are
     drawn in the order in which layers run, ``W_EE`` before ``W_IE``. A layer that is used
-    more than once is initialised at its first use.
+    more than once is initialised at its first use. A model without E-I layers is left as it is.
 
     Call it before wrapping the model in DistributedDataParallel or compiling it.
 
@@ -38,17 +38,11 @@ def ei_init_(
         ``model``.
 
     Raises:
-        ValueError: ``model`` has no E-I layers; or a layer's input is silent, constant, negative
-            or not finite, or the batch has too few samples, and the message names the layer. The
-            model is left as it was.
+        ValueError: a layer's input is silent, constant, negative or not finite, or the batch
+            has too few samples; the message names the layer. The model is left as it was.
         RuntimeError: a layer is not reached by the forward pass. The model is left as it was.
     """
     layers = dict(_ei_layers(model))
-    if not layers:
-        raise ValueError(
-            f"E-I Init needs a model with E-I layers, and this {type(model).__name__} has none. "
-            "Leave ei_init_ out: other layers have their own initialisation"
-        )
     before = {
         name: (layer.initialised, [p.detach().clone() for p in layer.parameters(recurse=False)])
         for name, layer in layers.items()

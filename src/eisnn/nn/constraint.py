@@ -102,17 +102,11 @@ def constrain(model: nn.Module, optimizer: Optimizer) -> RemovableHandle:
         a handle whose ``remove()`` ends the projection.
 
     Raises:
-        ValueError: ``model`` has no constrained parameters, or ``optimizer`` holds none of them.
+        ValueError: ``optimizer`` holds none of the model's constrained parameters.
     """
     constrained = {parameter for _, parameter in nonnegative_parameters(model)}
-    if not constrained:
-        raise ValueError(
-            f"constrain needs a model with non-negative parameters, such as those of E-I layers; "
-            f"this {type(model).__name__} has none. Leave constrain out, or register yours with "
-            "eisnn.nn.register_nonnegative"
-        )
     stepped = {parameter for group in optimizer.param_groups for parameter in group["params"]}
-    if constrained.isdisjoint(stepped):
+    if constrained and constrained.isdisjoint(stepped):
         raise ValueError(
             f"constrain needs the optimizer of the model, and this {type(optimizer).__name__} "
             f"holds none of the {len(constrained)} non-negative parameters of this "
