@@ -13,20 +13,24 @@ from benchmarks.timing import ratio
 
 __all__ = ["Target", "targets"]
 
-CASES = ("vgg8", "resnet18")
-
 LIMITS = {
     "cpu": {
-        "step / floor": ("<=", 1.35),
-        "step / spikingjelly": ("<=", 0.65),
-        "literal / step": (">=", 2.7),
-        "bytes / literal": ("<=", 0.35),
+        "vgg8": {
+            "step / floor": ("<=", 1.35),
+            "step / spikingjelly": ("<=", 0.65),
+            "literal / step": (">=", 2.7),
+            "bytes / literal": ("<=", 0.35),
+        },
+        "resnet18": {"step / floor": ("<=", 1.4), "step / spikingjelly": ("<=", 0.7)},
     },
     "cuda": {
-        "step / floor": ("<=", 1.3),
-        "step / spikingjelly": ("<=", 1.0),
-        "literal / step": (">=", 5.0),
-        "bytes / literal": ("<=", 0.25),
+        "vgg8": {
+            "step / floor": ("<=", 1.3),
+            "step / spikingjelly": ("<=", 1.0),
+            "literal / step": (">=", 5.0),
+            "bytes / literal": ("<=", 0.25),
+        },
+        "resnet18": {"step / floor": ("<=", 1.35)},
     },
 }
 """On the CPU in float32, on CUDA in bfloat16, both sides of a ratio in the same precision."""
@@ -61,11 +65,11 @@ class Target:
 def targets(results: Mapping[str, CaseResult], device: torch.device) -> Iterator[Target]:
     """The promises for the cases that were measured."""
     suffix, precision = (BF16, "bfloat16") if device.type == "cuda" else ("", "float32")
-    for case in CASES:
+    for case, limits in LIMITS[device.type].items():
         if case not in results:
             continue
         found = _quantities(results[case], suffix)
-        for quantity, (sign, limit) in LIMITS[device.type].items():
+        for quantity, (sign, limit) in limits.items():
             value = found.get(quantity, {})
             yield Target(
                 case,

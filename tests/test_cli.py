@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from eisnn.cli import main
 from eisnn.training.recipe import list_recipes
@@ -32,7 +33,21 @@ def test_help_answers_without_waiting_for_torch() -> None:
     assert out == "False\n", f"took {time.perf_counter() - started:.1f} s"
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "recipes"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train",
+        "evaluate",
+        "predict",
+        "report",
+        "figures",
+        "depth",
+        "ablate",
+        "recipes",
+        "memory",
+        "doctor",
+    ],
+)
 def test_every_command_has_help_with_an_example(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -173,3 +188,46 @@ def test_train_digits_from_the_shell(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert "% of the test set" in result.stdout
     assert (tmp_path / "runs" / "digits" / "weights.safetensors").exists()
+
+
+def test_doctor_names_versions_and_backends(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    printed = capsys.readouterr().out
+    assert f"torch {torch.__version__}" in printed
+    assert "backend: " in printed
+    assert "not triton: " in printed
+
+
+def test_doctor_says_who_asked_for_a_backend(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EISNN_BACKEND", "torch")
+    assert main(["doctor"]) == 0
+    printed = capsys.readouterr().out
+    assert "backend: torch" in printed
+    assert "asked for by EISNN_BACKEND=torch" in printed
+    monkeypatch.setenv("EISNN_BACKEND", "tritom")
+    assert main(["doctor"]) == 0
+    assert "must be one of native, triton, torch, got 'tritom'" in capsys.readouterr().out
+
+
+def test_memory_of_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    def mebibytes(what: str, *options: str) -> float:
+        assert main(["memory", *options]) == 0
+        (line,) = (x for x in capsys.readouterr().out.splitlines() if x.startswith(what))
+        return float(line.split()[-2].replace(",", ""))
+
+    small = ["cifar10-vgg8", "model.width=0.1", "training.batch_size=8", "--input", "3", "32", "32"]
+    long = [*small, "model.T=16"]
+    kept, peak = "kept for the backward pass", "most at any time"
+    assert mebibytes(peak, *long) > 2 * mebibytes(peak, *small)
+    assert mebibytes(kept, *long, "model.recompute=true") < 0.7 * mebibytes(kept, *long)
+    assert mebibytes(peak, "digits") > 0  # from the data themselves
+    events = ["dvs-gesture-vgg8", "model.width=0.1", "training.batch_size=8"]
+    events += ["--input", "2", "32", "32"]  # each frame passes the first layer
+    assert mebibytes(kept, *events) > 1.2 * mebibytes(kept, *long)
+
+
+def test_memory_refuses_a_shape_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["memory", "cifar10-vgg8", "--input", "3", "0", "32"]) == 2
+    assert "three positive sizes, C H W, got [3, 0, 32]" in capsys.readouterr().err

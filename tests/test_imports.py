@@ -17,7 +17,7 @@ ROOT = Path(eisnn.__file__).parent
 LAYERS = [
     ("cli",),
     ("training", "analysis", "interop", "doctor"),
-    ("models", "data"),
+    ("optim", "models", "data"),
     ("initialise",),
     ("nn",),
     ("ops",),

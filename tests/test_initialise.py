@@ -399,3 +399,58 @@ def test_weights_written_by_hand_are_marked_by_hand() -> None:
         layer.weight_ie.fill_(1)
     assert layer.mark_initialised()
     assert layer(torch.ones(2, 3)).isfinite().all()
+
+
+# -- naive schemes, to compare with ----------------------------------------------------------------
+
+
+def drawn(scheme: str, x: Tensor, **arguments: float) -> EILinear:
+    layer = EILinear(50, 400)
+    generator = torch.Generator().manual_seed(1)
+    eisnn.ei_init_(layer, x, generator=generator, scheme=scheme, **arguments)
+    return layer
+
+
+def test_kaiming_is_the_absolute_value_of_normal_weights() -> None:
+    layer = drawn("kaiming", torch.rand(8, 50))
+    for weight in (layer.weight_ee, layer.weight_ie):
+        assert bool((weight > 0).all())
+        assert weight.square().mean().sqrt().item() == pytest.approx(math.sqrt(2 / 50), rel=0.03)
+        assert weight.mean().item() == pytest.approx(math.sqrt(2 / 50 * 2 / math.pi), rel=0.03)
+    assert bool((layer.weight_ei == 1 / 100).all())
+    assert bool((layer.gain_i == 1).all())
+    assert bool((layer.gain_e == 1).all())
+    assert bool((layer.bias == 0).all())
+    assert layer.initialised
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
+def test_fixed_p_is_what_ei_init_does_with_spikes_of_that_probability(p: float) -> None:
+    x = (torch.rand(4000, 50, generator=torch.Generator().manual_seed(2)) < p).float()
+    measured, assumed = drawn("ei", x), drawn("fixed_p", torch.rand(8, 50), p=p)
+    for (name, a), b in zip(measured.named_parameters(), assumed.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0.02, atol=0.0, msg=name)
+    assert assumed.gain_i[0].item() == pytest.approx(math.sqrt((2 - p) / (50 * p)))
+
+
+@pytest.mark.parametrize("scheme", ["kaiming", "fixed_p"])
+def test_naive_schemes_do_not_look_at_the_input(scheme: str) -> None:
+    one, other = drawn(scheme, torch.rand(8, 50)), drawn(scheme, torch.zeros(8, 50))
+    assert same(one.state_dict(), other.state_dict())
+
+
+def test_the_default_scheme_is_ei_init() -> None:
+    x = torch.rand(8, 50)
+    layer = EILinear(50, 400)
+    eisnn.ei_init_(layer, x, generator=torch.Generator().manual_seed(1))
+    assert same(layer.state_dict(), drawn("ei", x).state_dict())
+    assert not same(layer.state_dict(), drawn("fixed_p", x).state_dict())
+
+
+def test_unknown_schemes_and_probabilities_are_refused() -> None:
+    x = torch.rand(8, 50)
+    with pytest.raises(ValueError, match="scheme must be one of ei, fixed_p, kaiming, got 'he'"):
+        drawn("he", x)
+    for p in (0.0, 1.0, -1.0, math.nan):
+        with pytest.raises(ValueError, match=rf"0 < p < 1, got {p}"):
+            drawn("fixed_p", x, p=p)

@@ -19,7 +19,7 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from eisnn import functional, interop, nn
+    from eisnn import functional, interop, nn, optim
     from eisnn.initialise import ei_init_, is_initialised
     from eisnn.models import create_model, list_models
     from eisnn.nn.constraint import constrain, project_
@@ -35,6 +35,7 @@ __all__ = [
     "is_initialised",
     "list_models",
     "nn",
+    "optim",
     "project_",
 ]
 
@@ -46,7 +47,7 @@ _HOME = {
     "list_models": "eisnn.models",
     "project_": "eisnn.nn.constraint",
 }
-_PACKAGES = ("analysis", "data", "functional", "interop", "models", "nn", "training")
+_PACKAGES = ("analysis", "data", "functional", "interop", "models", "nn", "optim", "training")
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""The command line: ``eisnn train``, ``evaluate``, ``predict``, ``recipes``."""
+"""The command line; ``eisnn --help`` lists its commands."""
 
 from __future__ import annotations
 
@@ -115,6 +115,74 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--json", action="store_true", help="print JSON")
     predict.set_defaults(run=_predict)
 
+    report = commands.add_parser(
+        "report",
+        help="show runs in one HTML page",
+        description="Write one HTML page, which needs no network, on a run or several side by "
+        "side: curves, firing rates, E-I balance, distributions of currents over the epochs, "
+        "gradients, parameters, confusion matrix (after eisnn evaluate), configuration.",
+        epilog="example: eisnn report runs/digits",
+    )
+    report.add_argument(
+        "runs",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="run folder, or folder of several such as eisnn train --compare leaves",
+    )
+    report.add_argument(
+        "--out", type=Path, metavar="FILE", help="the page (default: report.html in the first RUN)"
+    )
+    report.set_defaults(run=_report)
+
+    figures = commands.add_parser(
+        "figures",
+        help="draw the paper's figures for a run",
+        description="Draw the paper's figures for a run: distributions of the integrated current "
+        "before and after training and as an animation, gradient norms at initialisation, and "
+        "for E-I networks theory beside measurement.",
+        epilog="example: eisnn figures runs/digits/ei",
+    )
+    figures.add_argument("folder", type=Path, metavar="RUN", help="run folder")
+    figures.add_argument("--out", type=Path, metavar="FOLDER", help="default: figures in RUN")
+    figures.set_defaults(run=_figures)
+
+    depth = commands.add_parser(
+        "depth",
+        help="follow activity and gradients through deep networks",
+        description="Initialise VGGs of several depths, with E-I circuits, BatchNorm and neither, "
+        "on one batch of a recipe's data, and follow mean, variance, firing rate and gradient "
+        "from layer to layer: CSV and picture.",
+        epilog="example: eisnn depth cifar10-vgg8 model.width=0.25 --depths 8 16 67",
+    )
+    depth.add_argument("recipe", metavar="RECIPE", help="gives data, time steps and width")
+    depth.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="any field of the recipe")
+    depth.add_argument(
+        "--depths", type=int, nargs="+", metavar="N", help="default: 8 11 16 19 35 67"
+    )
+    depth.add_argument(
+        "--out", type=Path, metavar="FOLDER", default=Path("runs/depth"), help="(%(default)s)"
+    )
+    depth.set_defaults(run=_depth)
+
+    ablate = commands.add_parser(
+        "ablate",
+        help="train a recipe without one part of the method at a time",
+        description="Train the full method and variants of it with the same data, budget and "
+        "seeds, and write a table (CSV, Markdown, picture). Called again, it continues.",
+        epilog="example: eisnn ablate digits --seeds 3 --variants no-ste,no-dale",
+    )
+    ablate.add_argument("recipe", metavar="RECIPE", help="name (see eisnn recipes) or YAML file")
+    ablate.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="any field of the recipe")
+    ablate.add_argument(
+        "--seeds", default="3", metavar="N", help="number of seeds, or a list: 0,5 (default: 3)"
+    )
+    ablate.add_argument(
+        "--variants", metavar="A,B", help="instead of all; full is always among them"
+    )
+    ablate.add_argument("--out", type=Path, help="folder (default: runs/RECIPE-ablation)")
+    ablate.set_defaults(run=_ablate)
+
     recipes = commands.add_parser(
         "recipes",
         help="list the recipes",
@@ -123,6 +191,35 @@ def _parser() -> argparse.ArgumentParser:
     )
     recipes.add_argument("--long", action="store_true", help="with a description of each")
     recipes.set_defaults(run=_recipes)
+
+    memory = commands.add_parser(
+        "memory",
+        help="estimate the memory of a recipe's training",
+        description="Estimate the memory that each device needs for a training step of a recipe, "
+        "without computing or allocating it.",
+        epilog="example: eisnn memory cifar10-resnet18 model.T=16 model.recompute=true "
+        "--input 3 32 32",
+    )
+    memory.add_argument("recipe", metavar="RECIPE", help="name (see eisnn recipes) or YAML file")
+    memory.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="any field of the recipe")
+    memory.add_argument(
+        "--input",
+        type=int,
+        nargs=3,
+        metavar=("C", "H", "W"),
+        help="shape of an input (default: of the recipe's data, which must be there)",
+    )
+    memory.add_argument("--layers", action="store_true", help="also what each layer keeps")
+    memory.set_defaults(run=_memory)
+
+    doctor = commands.add_parser(
+        "doctor",
+        help="show devices, versions and backends",
+        description="Show versions, devices, and for each device the backend of the fused "
+        "operations and why the others are not used.",
+        epilog="example: eisnn doctor; with another backend: EISNN_BACKEND=torch eisnn doctor",
+    )
+    doctor.set_defaults(run=_doctor)
     return parser
 
 
@@ -157,6 +254,29 @@ def _train(options: argparse.Namespace) -> int:
         print(f"\nSide by side: {folder / 'comparison.png'}" if code == 0 else "")
         return code
     return _survive(lambda run: [run.train(recipe, folder)])
+
+
+def _ablate(options: argparse.Namespace) -> int:
+    from eisnn.training import ablation, recipe, survival
+
+    numbers = options.seeds.split(",")
+    if not all(number.isdecimal() for number in numbers) or numbers == ["0"]:
+        raise ValueError(f"--seeds takes a number or a list such as 0,5, got {options.seeds!r}")
+    seeds = [int(n) for n in numbers] if len(numbers) > 1 else range(int(options.seeds))
+    folder = options.out or Path("runs") / f"{Path(options.recipe).stem}-ablation"
+    try:
+        table = ablation.ablate(
+            recipe.load_recipe(options.recipe, options.overrides),
+            folder,
+            seeds,
+            options.variants.split(",") if options.variants else None,
+            report=lambda line: print(line, flush=True),
+        )
+    except survival.Interrupted as signal:
+        print(f"\n{signal}: to continue, give the same command again", file=sys.stderr)
+        return 128 + signal.number
+    print(f"\n{table.read_text()}\nAll of it is in {folder}")
+    return 0
 
 
 def _survive(start: Callable[[ModuleType], Any]) -> int:
@@ -222,6 +342,33 @@ def _predict(options: argparse.Namespace) -> int:
     return 0
 
 
+def _report(options: argparse.Namespace) -> int:
+    from eisnn.analysis.report import write_report
+
+    path = options.out or options.runs[0] / "report.html"
+    shown = write_report(options.runs, path)
+    print(f"{len(shown)} run{'s' * (len(shown) > 1)} in one page: {path}")
+    return 0
+
+
+def _figures(options: argparse.Namespace) -> int:
+    from eisnn.training import figures
+
+    for path in figures.make_figures(options.folder, options.out):
+        print(path)
+    return 0
+
+
+def _depth(options: argparse.Namespace) -> int:
+    from eisnn.training import figures
+    from eisnn.training.recipe import load_recipe
+
+    recipe = load_recipe(options.recipe, options.overrides)
+    for path in figures.make_depth_study(recipe, options.out, options.depths):
+        print(path)
+    return 0
+
+
 def _recipes(options: argparse.Namespace) -> int:
     from eisnn.training.recipe import list_recipes, load_recipe
 
@@ -247,6 +394,22 @@ def _recipes(options: argparse.Namespace) -> int:
         "--select-on-test does.\nCOST: CPU means two cores; ~ is an estimate from single training "
         "steps. A GPU takes less."
     )
+    return 0
+
+
+def _memory(options: argparse.Namespace) -> int:
+    from eisnn.training import memory
+    from eisnn.training.recipe import load_recipe
+
+    recipe = load_recipe(options.recipe, options.overrides)
+    print(memory.describe(memory.estimate(recipe, options.input), options.layers))
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from eisnn import doctor
+
+    print(doctor.describe(doctor.examine()))
     return 0
 
 

@@ -628,6 +628,12 @@ def test_loaded_network_that_was_changed(mlp: Path, folder: Path) -> None:
     assert load_published(folder / "out").T == 8
 
 
+def test_circuits_that_depart_from_the_method(mlp: Path, folder: Path) -> None:
+    model = eisnn.nn.set_options(load_published(mlp), eisnn.nn.CircuitOptions(dale=False))
+    with pytest.raises(ValueError, match=r"published method, body\.linear1 has .*dale=False"):
+        save_published(model, folder / "out")
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [

@@ -1,13 +1,15 @@
 """Recipes: typed, overridable, and clear about what does not fit."""
 
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import torch
 
 from eisnn.models import create_model
+from eisnn.nn import CircuitOptions
 from eisnn.training.recipe import (
+    CircuitConfig,
     ModelConfig,
     OptimiserConfig,
     TrainingConfig,
@@ -53,6 +55,11 @@ def test_overrides_reach_every_level() -> None:
         ("optimiser.lr=[", r"optimiser.lr must be a number, got '\['"),
         ("twins.bn.lr=fast", "twins.bn.lr must be a number, got 'fast'"),
         ("data.select_on_test=maybe", "data.select_on_test must be true or false, got 'maybe'"),
+        ("model.circuit.dales=true", "Did you mean 'model.circuit.dale'"),
+        ("model.circuit.dale=maybe", "model.circuit.dale must be true or false, got 'maybe'"),
+        ("model.circuit.inhibition=no", "model.circuit.inhibition must be one of both, subtr"),
+        ("model.circuit.epsilon=0", "model.circuit.epsilon must be a positive number, got 0"),
+        ("model.init=he", "model.init must be one of ei, fixed_p, kaiming, got 'he'"),
         ("data.options=3", "data.options must be a mapping of names to values, got 3"),
         ("training.epochs=0", "training.epochs must be >= 1, got 0"),
         ("optimiser.lr=-1", "optimiser.lr must be > 0"),
@@ -182,14 +189,12 @@ def test_every_recipe_builds_its_network_for_its_data(name: str) -> None:
     assert len(form.classes) in (0, num_classes)
     if form.framing is not None:
         assert form.framing.T == recipe.model.T
-    fields = asdict(recipe.model)
     with torch.device("meta"):
         model = create_model(
-            fields.pop("name"),
             num_classes=num_classes,
             in_channels=channels,
             image_size=form.input_size,
-            **fields,
+            **recipe.model.arguments(),
         )
         steps = () if form.framing is None else (form.framing.T,)
         batch = torch.zeros(2, *steps, channels, *form.input_size)
@@ -197,6 +202,16 @@ def test_every_recipe_builds_its_network_for_its_data(name: str) -> None:
     if model.image_size is not None:
         assert model.image_size == batch.shape[-2:]
     assert min(batch.shape[-2:]) >= model.min_size
+
+
+def test_the_circuit_of_a_recipe_is_the_circuit_of_the_network() -> None:
+    names = {field.name for field in fields(CircuitOptions)}
+    assert {field.name for field in fields(CircuitConfig)} == names
+    assert load_recipe("digits").model.arguments()["circuit"] == CircuitOptions()
+    overrides = ["stabilisation=fixed", "epsilon=1e-3", "dale=false"]
+    recipe = load_recipe("digits", [f"model.circuit.{override}" for override in overrides])
+    options = CircuitOptions(stabilisation="fixed", epsilon=1e-3, dale=False)
+    assert recipe.model.arguments()["circuit"] == options
 
 
 def test_recipes_are_ordered_by_name() -> None:

@@ -1,4 +1,4 @@
-"""Pictures of training runs. Every function writes one PNG and nothing else."""
+"""Pictures of training runs: every ``plot_`` function writes one PNG; and our style."""
 
 from __future__ import annotations
 
@@ -15,7 +15,15 @@ from matplotlib.ticker import MaxNLocator
 
 from eisnn.analysis.activity import HISTOGRAM_EDGES, LayerActivity
 
-__all__ = ["plot_comparison", "plot_currents", "plot_curves"]
+__all__ = [
+    "finish",
+    "plot_comparison",
+    "plot_currents",
+    "plot_curves",
+    "save",
+    "spread",
+    "viridis",
+]
 
 COLOURS = {"ei": "#0072b2", "bn": "#e69f00", "none": "#777777"}
 LABELS = {"ei": "E-I circuit", "bn": "BatchNorm", "none": "no normalisation"}
@@ -46,18 +54,18 @@ def plot_curves(path: Path, history: History, title: str) -> None:
         rates.plot(
             epochs,
             [row[key] for row in history],
-            color=_viridis(shade),
+            color=viridis(shade),
             marker=".",
             label=key.removeprefix("rate/"),
         )
-    _finish(loss, "loss", "cross-entropy")
-    _finish(accuracy, "accuracy", "%")
-    _finish(rates, "firing rate of each layer", "spikes per neuron and step")
+    finish(loss, "loss", "cross-entropy")
+    finish(accuracy, "accuracy", "%")
+    finish(rates, "firing rate of each layer", "spikes per neuron and step")
     rates.set_ylim(bottom=0)
     loss.legend(frameon=False)
     if len(layers) <= 10:
         rates.legend(frameon=False, fontsize=7, ncols=2)
-    _save(figure, path, title)
+    save(figure, path, title)
 
 
 def plot_currents(
@@ -71,7 +79,7 @@ def plot_currents(
         after: the same layers of the trained one.
         title: above the picture.
     """
-    shown = _spread(len(before), 8)
+    shown = spread(len(before), 8)
     columns = min(4, len(shown))
     rows = math.ceil(len(shown) / columns)
     figure = Figure(figsize=(2.9 * columns, 2.3 * rows + 0.5), layout="constrained")
@@ -101,7 +109,7 @@ def plot_currents(
         title="integrated current, in units of the threshold",
         title_fontsize=9,
     )
-    _save(figure, path, title)
+    save(figure, path, title)
 
 
 def plot_comparison(
@@ -127,14 +135,13 @@ def plot_comparison(
         accuracy.plot(epochs, [100 * row[f"{part}_accuracy"] for row in history], **style)
         layers = activities[norm]
         rates.plot(range(1, len(layers) + 1), [layer.rate for layer in layers], **style)
-    _finish(loss, "loss", "cross-entropy")
-    _finish(accuracy, "accuracy", "%")
+    finish(loss, "loss", "cross-entropy")
+    finish(accuracy, "accuracy", "%")
     accuracy.set_ylim(0, 100)
-    _finish(rates, "firing rate after training", "spikes per neuron and step")
-    rates.set_xlabel("layer")
+    finish(rates, "firing rate after training", "spikes per neuron and step", "layer")
     rates.set_ylim(bottom=0)
     accuracy.legend(frameon=False, loc="center right")
-    _save(figure, path, title)
+    save(figure, path, title)
 
 
 def _row(count: int) -> tuple[Figure, list[Axes]]:
@@ -142,27 +149,30 @@ def _row(count: int) -> tuple[Figure, list[Axes]]:
     return figure, list(figure.subplots(1, count))
 
 
-def _finish(axis: Axes, title: str, unit: str) -> None:
+def finish(axis: Axes, title: str, unit: str, x: str = "epoch") -> None:
+    """Title, labels of both axes and our style."""
     axis.set_title(title, fontsize=10)
     axis.set_ylabel(unit)
-    axis.set_xlabel("epoch")
+    axis.set_xlabel(x)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(alpha=0.25)
 
 
-def _spread(count: int, most: int) -> list[int]:
+def spread(count: int, most: int) -> list[int]:
     """At most ``most`` indices below ``count``, evenly spread, first and last among them."""
     if count <= most:
         return list(range(count))
     return [round(i * (count - 1) / (most - 1)) for i in range(most)]
 
 
-def _viridis(position: float) -> tuple[float, float, float, float]:
+def viridis(position: float) -> tuple[float, float, float, float]:
+    """A colour between dark blue, 0, and yellow, 1."""
     colour: tuple[float, float, float, float] = colormaps["viridis"](position)
     return colour
 
 
-def _save(figure: Figure, path: Path, title: str) -> None:
+def save(figure: Figure, path: Path, title: str) -> None:
+    """Write the PNG with its title."""
     figure.suptitle(title, fontsize=11)
     figure.savefig(path, dpi=130)

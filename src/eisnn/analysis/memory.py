@@ -10,7 +10,6 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from eisnn.analysis.wrapping import wrapped
 from eisnn.nn import EIModule
 
 __all__ = ["MemoryEstimate", "estimate_memory", "saved_bytes"]
@@ -64,31 +64,21 @@ def _storage(x: Tensor) -> int:
 
 @contextmanager
 def _current_module(model: nn.Module) -> Iterator[list[str]]:
-    """The names of the modules that are running, innermost last.
-
-    Methods of the instances are wrapped. Hooks would do for what they see, but they make fused
-    circuits run unfused.
-    """
+    """The names of the modules that are running, innermost last."""
     stack = [""]
 
-    def within(name: str, method: Callable[..., Any], *args: Any) -> Any:
+    def within(name: str, _: nn.Module, method: Callable[..., Any], *args: Any) -> Any:
         stack.append(name)
         try:
             return method(*args)
         finally:
             stack.pop()
 
-    modules = dict(model.named_modules())
-    for name, module in modules.items():
-        module.__dict__["forward"] = partial(within, name, module.forward)
-        if isinstance(module, EIModule):
-            module.__dict__["spikes"] = partial(within, name, module.spikes)
-    try:
+    def methods(module: nn.Module) -> list[str]:
+        return ["forward", "spikes"] if isinstance(module, EIModule) else ["forward"]
+
+    with wrapped(model, methods, within):
         yield stack
-    finally:
-        for module in modules.values():
-            del module.__dict__["forward"]
-            module.__dict__.pop("spikes", None)
 
 
 @dataclass(frozen=True)

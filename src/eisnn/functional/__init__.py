@@ -15,7 +15,14 @@ from eisnn.functional.circuit import (
     stabilise,
     subtractive_inhibition,
 )
-from eisnn.functional.init import InputMoments, inhibitory_gain, input_moments, weight_scale
+from eisnn.functional.init import (
+    InputMoments,
+    inhibitory_gain,
+    input_moments,
+    kaiming_std,
+    spike_moments,
+    weight_scale,
+)
 from eisnn.functional.neuron import (
     SURROGATES,
     ArcTan,
@@ -42,9 +49,11 @@ __all__ = [
     "inhibitory_output",
     "input_moments",
     "integrate",
+    "kaiming_std",
     "lif_multistep",
     "lif_step",
     "scale_grad",
+    "spike_moments",
     "stabilise",
     "subtractive_inhibition",
     "weight_scale",

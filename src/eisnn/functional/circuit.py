@@ -33,7 +33,9 @@ __all__ = [
 ]
 
 
-def inhibitory_output(i_ie: Tensor, reach: Tensor | None = None) -> Tensor:
+def inhibitory_output(
+    i_ie: Tensor, reach: Tensor | None = None, *, straight_through: bool = True
+) -> Tensor:
     r"""Steady state of the fast inhibitory neurons, ``s_I = max(0, I_IE)``.
 
     With ``x, W_IE >= 0`` the maximum changes nothing. What it and ``reach`` are for is
@@ -44,12 +46,13 @@ def inhibitory_output(i_ie: Tensor, reach: Tensor | None = None) -> Tensor:
     ``s_I`` is set to zero. Where zeros are exact already, nothing is changed, so no
     threshold has to be chosen.
 
-    The gradient is the identity, also at the entries set to zero.
-
     Args:
         i_ie: inhibitory currents, ``[N, I]`` or ``[N, I, H, W]``.
         reach: booleans of the same shape from :func:`convolution_reach`, or ``None`` where
             zeros are exact (matrix products, direct convolutions).
+        straight_through: the gradient is the identity, also at the entries set to zero.
+            ``False``, for weights of either sign: it is the maximum's, zero where
+            ``I_IE < 0``.
 
     Returns:
         ``s_I``, the shape of ``i_ie``, ``>= 0``; NaN stays NaN.
@@ -57,7 +60,7 @@ def inhibitory_output(i_ie: Tensor, reach: Tensor | None = None) -> Tensor:
     rectified = i_ie.clamp(min=0)
     if reach is not None:
         rectified = torch.where(reach | i_ie.isnan(), rectified, 0)
-    return i_ie + (rectified - i_ie).detach()
+    return i_ie + (rectified - i_ie).detach() if straight_through else rectified
 
 
 def convolution_reach(
@@ -119,16 +122,18 @@ def divisive_inhibition(s_i: Tensor, weight_ei: Tensor, gain_i: Tensor) -> Tenso
     return subtractive_inhibition(s_i, weight_ei * gain_i)
 
 
-def stabilise(i_div: Tensor) -> Tensor:
+def stabilise(i_div: Tensor, *, straight_through: bool = True) -> Tensor:
     """Adaptive stabilisation of the divisor with a straight-through gradient (E-I Prop 1, 2).
 
     An entry that is not positive is replaced by the smallest positive entry of the same
     sample, over all its units and positions; in a sample without any, by ``+inf``, so that
-    what is divided by it becomes zero. No constant is added. The gradient passes to ``i_div``
-    unchanged, also at replaced entries, and none flows to the minimum.
+    what is divided by it becomes zero. No constant is added.
 
     Args:
-        i_div: divisive inhibition, ``[N, E]`` or ``[N, E, H, W]``, ``>= 0``.
+        i_div: divisive inhibition, ``[N, E]`` or ``[N, E, H, W]``; ``>= 0`` under Dale's law.
+        straight_through: the gradient passes to ``i_div`` unchanged, also at replaced entries,
+            and none flows to the minimum. ``False``: the ordinary derivative, in which it
+            flows to the minimum (to equal minima in equal parts) and not to replaced entries.
 
     Returns:
         the divisor, same shape, ``> 0``; NaN stays NaN.
@@ -136,7 +141,8 @@ def stabilise(i_div: Tensor) -> Tensor:
     inf = torch.full((), torch.inf, dtype=i_div.dtype, device=i_div.device)
     smallest = torch.where(i_div > 0, i_div, inf).flatten(1).amin(1)  # [N]
     smallest = smallest.reshape(-1, *[1] * (i_div.dim() - 1))
-    return i_div + (torch.where(i_div <= 0, smallest, i_div) - i_div).detach()
+    positive = torch.where(i_div <= 0, smallest, i_div)
+    return i_div + (positive - i_div).detach() if straight_through else positive
 
 
 def integrate(balanced: Tensor, divisor: Tensor, gain_e: Tensor, bias: Tensor) -> Tensor:

@@ -11,6 +11,9 @@ zero mean and a variance of order one. (Not of one exactly: subtraction also rem
 fluctuation that all units share, which leaves ``q / (q + v)``, between 1/2 and 1.) For spikes of
 probability ``p``, ``g_I = sqrt((2 - p) / (d p))`` and the variance is ``1 / (2 - p)``.
 (Liu, Ding & Yu, ICLR 2026, "E-I Init".)
+
+Two naive schemes to compare with: :func:`spike_moments` assumes what E-I Init measures, and
+:func:`kaiming_std` is the usual rule, of which E-I layers take the absolute value.
 """
 
 from __future__ import annotations
@@ -20,7 +23,14 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-__all__ = ["InputMoments", "inhibitory_gain", "input_moments", "weight_scale"]
+__all__ = [
+    "InputMoments",
+    "inhibitory_gain",
+    "input_moments",
+    "kaiming_std",
+    "spike_moments",
+    "weight_scale",
+]
 
 
 class InputMoments(NamedTuple):
@@ -69,6 +79,25 @@ def input_moments(x: Tensor) -> InputMoments:
         mean_square=x.square().mean().item(),
         variance=0.0 if constant else x.var(0, correction=1).mean().item(),
     )
+
+
+def spike_moments(p: float) -> InputMoments:
+    """The moments of independent spikes of probability ``p``: ``m = q = p, v = p (1 - p)``.
+
+    Raises:
+        ValueError: ``p`` is not between 0 and 1.
+    """
+    if not 0 < p < 1:
+        raise ValueError(f"p is the probability of a spike, 0 < p < 1, got {p!r}. Use 0.5")
+    return InputMoments(mean=p, mean_square=p, variance=p * (1 - p))
+
+
+def kaiming_std(fan_in: int) -> float:
+    """``sqrt(2 / d)``, the standard deviation of weights in front of rectified units.
+
+    (He, Zhang, Ren & Sun 2015, arXiv 1502.01852, equation 10.)
+    """
+    return math.sqrt(2 / fan_in)
 
 
 def weight_scale(moments: InputMoments, fan_in: int) -> float:

@@ -29,7 +29,7 @@ from eisnn.initialise import is_initialised
 from eisnn.interop.published_config import PublishedNetwork, describe, read_config
 from eisnn.interop.published_layout import entries
 from eisnn.models import SpikingNetwork
-from eisnn.nn import LIF, nonnegative_parameters, project_
+from eisnn.nn import LIF, EIModule, nonnegative_parameters, project_
 
 try:
     from safetensors import SafetensorError
@@ -257,6 +257,9 @@ def _settings(model: SpikingNetwork, network: PublishedNetwork) -> Iterator[str]
             f"neurons must have tau {network.tau} and v_threshold {network.v_threshold}, the "
             f"model has some with tau {tau} and v_threshold {v_threshold}"
         )
+    for name, layer in model.named_modules():
+        if isinstance(layer, EIModule) and not layer.options.fused:
+            yield f"circuits must compute the published method, {name} has {layer.options}"
 
 
 def _official_state(model: SpikingNetwork, network: PublishedNetwork) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from eisnn.models.mlp import MLP_WIDTHS, mlp_body
 from eisnn.models.network import SpikingNetwork
 from eisnn.models.resnet import RESNET_BLOCKS, STAGE_WIDTHS, resnet_body
 from eisnn.models.vgg import CLASSIFIERS, MIN_SIZE, VGG_STAGES, vgg_body
-from eisnn.nn import Spiking
+from eisnn.nn import CircuitOptions, Spiking, set_options
 
 __all__ = ["create_model", "list_models"]
 
@@ -37,6 +37,7 @@ def create_model(
     classifier: str = "light",
     width: float = 1.0,
     recompute: bool = False,
+    circuit: CircuitOptions | None = None,
 ) -> SpikingNetwork:
     """A network of the paper.
 
@@ -58,6 +59,8 @@ def create_model(
         width: multiplies the widths of all hidden layers, for studies at small scale.
         recompute: keep only what flows between blocks for the backward pass; see
             :class:`eisnn.nn.Spiking`. Less memory, more time, for ``"ei"`` and ``"none"``.
+        circuit: how the E-I circuits depart from the published method, for research; not at
+            all if ``None``.
 
     Returns:
         a module from images ``[B, C, H, W]`` or event frames ``[B, T, C, H, W]`` to logits
@@ -83,6 +86,7 @@ def create_model(
 
     def network(body: Spiking, **limits: Any) -> SpikingNetwork:
         body.recompute = recompute
+        set_options(body, circuit or CircuitOptions())
         return SpikingNetwork(body, T=T, in_channels=in_channels, **limits)
 
     def scaled(widths: tuple[int, ...]) -> list[int]:

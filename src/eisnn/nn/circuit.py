@@ -19,17 +19,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eisnn.functional import circuit
-from eisnn.nn.constraint import register_nonnegative
+from eisnn.nn.constraint import register_nonnegative, unregister_nonnegative
+from eisnn.nn.homeostasis import Homeostat
 from eisnn.nn.lif import LIF
+from eisnn.nn.options import CircuitOptions
 from eisnn.ops import Neuron, circuit_weight, convolve, spiking_circuit, transforming
 
-__all__ = ["Currents", "EIConv2d", "EILinear", "EIModule", "EIOutput"]
+__all__ = ["Currents", "EIConv2d", "EILinear", "EIModule", "EIOutput", "set_options"]
+
+WEIGHTS = ("weight_ee", "weight_ie", "weight_ei")
+GAINS = ("gain_i", "gain_e")
 
 
 class Currents(NamedTuple):
     """Every current of one circuit; shapes ``[N, units]`` or ``[N, units, H, W]``.
 
-    The last three are ``None`` for an output layer, which does not divide.
+    The last three are ``None`` for an output layer, which does not divide. An inhibition that
+    the layer's options leave out is zero, and the divisor is one where nothing is divided:
+    ``i_int = g_E (i_ee - i_sub) / divisor + b_E`` always.
     """
 
     i_ee: Tensor
@@ -56,11 +63,17 @@ class EIModule(nn.Module):
     Attributes:
         fan_in: ``d``, the number of inputs of one neuron.
         initialised: whether the layer has weights; ``forward`` refuses to run without.
+        options: how the layer departs from the published method, :class:`CircuitOptions`; not
+            at all, unless assigned.
+        homeostasis: running statistics that adapt gains and biases, if
+            :func:`eisnn.optim.add_homeostasis_` has added them; else ``None``.
     """
 
     weight_ee: nn.Parameter
     weight_ie: nn.Parameter
     weight_ei: nn.Parameter
+    homeostasis: Homeostat | None
+    _options = CircuitOptions()
 
     def __init__(self, shape_ee: tuple[int, ...], shape_ie: tuple[int, ...]) -> None:
         super().__init__()
@@ -71,14 +84,32 @@ class EIModule(nn.Module):
         self.weight_ee = nn.Parameter(torch.full(shape_ee, torch.nan))
         self.weight_ie = nn.Parameter(torch.full(shape_ie, torch.nan))
         self.weight_ei = nn.Parameter(torch.full((n_e, n_i), 1 / n_i))
-        register_nonnegative(self, "weight_ee", "weight_ie", "weight_ei")
+        self.homeostasis = None
+        register_nonnegative(self, *WEIGHTS)
 
     def _add_integration(self) -> None:
         n_e, n_i = self.weight_ei.shape
         self.gain_i = nn.Parameter(torch.full((n_i,), torch.nan))
         self.gain_e = nn.Parameter(torch.ones(n_e))
         self.bias = nn.Parameter(torch.zeros(n_e))
-        register_nonnegative(self, "gain_i", "gain_e")
+        register_nonnegative(self, *GAINS)
+
+    @property
+    def options(self) -> CircuitOptions:
+        return self._options
+
+    @options.setter
+    def options(self, options: CircuitOptions) -> None:
+        if not isinstance(options, CircuitOptions):
+            raise ValueError(
+                f"options must be CircuitOptions, got {options!r}. Use eisnn.nn.CircuitOptions(...)"
+            )
+        own = [name for name in (*WEIGHTS, *GAINS) if hasattr(self, name)]
+        (register_nonnegative if options.dale else unregister_nonnegative)(self, *own)
+        for name in own:  # what the user has frozen stays so
+            if options.learned(name) != self._options.learned(name):
+                getattr(self, name).requires_grad_(options.learned(name))
+        self._options = options
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
@@ -124,13 +155,17 @@ class EIModule(nn.Module):
         x = self._merged(x)
         weight_ei = self._scaled_weight_ei()
         i_ee, i_ie = self._product(x, self.weight_ee), self._product(x, self.weight_ie)
-        s_i = circuit.inhibitory_output(i_ie, self._reach(x))
+        s_i = self.options.inhibitory_output(i_ie, self._reach(x))
         i_sub = circuit.subtractive_inhibition(s_i, weight_ei)
         if isinstance(self, EIOutput):
             return Currents(i_ee, i_ie, i_sub, None, None, None)
-        i_div = circuit.divisive_inhibition(s_i, weight_ei, self.gain_i)
-        divisor = circuit.stabilise(i_div)
-        i_int = circuit.integrate(i_ee - i_sub, divisor, self.gain_e, self.bias)
+        if not self.options.subtracts:
+            i_sub = torch.zeros_like(i_ee)
+        i_div, divisor = torch.zeros_like(i_ee), torch.ones_like(i_ee)
+        if self.options.divides:
+            i_div = circuit.divisive_inhibition(self._with_tonic(s_i), weight_ei, self.gain_i)
+            divisor = self.options.divisor(i_div)
+        i_int = circuit.integrate(i_ee - i_sub, divisor, *self._gain_and_bias(i_ee.dtype))
         return Currents(i_ee, i_ie, i_sub, i_div, divisor, i_int)
 
     def spikes(self, x_seq: Tensor, lif: LIF) -> Tensor:
@@ -152,7 +187,7 @@ class EIModule(nn.Module):
         """
         item = self.weight_ee.dim() - 1  # axes of [D] or [C, H, W]
         neuron = Neuron.of(x_seq.shape[0], lif.tau, lif.v_threshold, lif.surrogate)
-        fusable = neuron is not None and x_seq.dim() == item + 2 and self._shares_product()
+        fusable = self.options.fused and x_seq.dim() == item + 2 and self._shares_product()
         if neuron is None or not fusable or transforming():
             return lif(self(x_seq))  # type: ignore[no-any-return]
         # a view that repeats one step, and no gradient to tell the steps apart
@@ -163,12 +198,17 @@ class EIModule(nn.Module):
         lead = (*seen.shape[:2], -1)
         reach = self._reach(x)
         currents = self._product(x, self._weight())
+        balanced, i_ie = currents.split(list(self.weight_ei.shape), 1)
+        if self._observes():
+            self._observe(x, balanced, self.options.inhibitory_output(i_ie.to(wide), reach))
+        if self.homeostasis is not None and self.homeostasis.tonic:
+            currents = torch.cat([balanced, self._with_tonic(i_ie)], 1)
+            reach = None  # a divisor is zero only where W_EI is, and then exactly
         with torch.autocast(x.device.type, enabled=False):
             spikes = spiking_circuit(
                 _channels_last(currents).reshape(*lead, currents.shape[1]),
                 self._scaled_weight_ei().to(wide) * self.gain_i.to(wide),
-                self.gain_e.to(wide),
-                self.bias.to(wide),
+                *self._gain_and_bias(wide),
                 neuron,
                 None if reach is None else _channels_last(reach).reshape(*lead, reach.shape[1]),
             )
@@ -178,25 +218,85 @@ class EIModule(nn.Module):
 
     def _shares_product(self) -> bool:
         """Whether one product gives balanced and inhibitory currents."""
-        return True
+        return self.options.folds
 
     def _scaled_weight_ei(self) -> Tensor:
         """W_EI with its gradient divided by the fan-in (E-I Prop 3)."""
+        if not self.options.scale_gradient:
+            return self.weight_ei
         return circuit.scale_grad(self.weight_ei, 1 / self.fan_in)
 
-    def _integrate(self, balanced: Tensor, i_ie: Tensor, reach: Tensor | None) -> Tensor:
-        """Integrated current from ``I_EE - I_sub`` and ``I_IE``, in float32 or better."""
+    def _gain_and_bias(self, wide: torch.dtype) -> tuple[Tensor, Tensor]:
+        """``g_E`` and ``b_E``, as homeostasis adapts them."""
+        gain, bias = self.gain_e.to(wide), self.bias.to(wide)
+        return (gain, bias) if self.homeostasis is None else self.homeostasis.adapted(gain, bias)
+
+    def _with_tonic(self, s_i: Tensor) -> Tensor:
+        """``s_I + alpha s0``, ``[N, I, ...]``: what the divisor sees of the inhibitory output."""
+        if self.homeostasis is None or not self.homeostasis.tonic:
+            return s_i
+        tonic = self.homeostasis.tonic * self.homeostasis.inhibition
+        return s_i + tonic.to(s_i.dtype).view(-1, *[1] * (s_i.dim() - 2))
+
+    def _observes(self) -> bool:
+        """Whether homeostasis is to see this forward pass: those of training only."""
+        learning = self.training and torch.is_grad_enabled() and not transforming()
+        return learning and self.homeostasis is not None
+
+    @torch.no_grad()
+    def calibrate_homeostasis_(self, x: Tensor) -> None:
+        """Set the statistics of homeostasis to those of ``x``, which is what ``forward`` takes."""
+        assert self.homeostasis is not None
+        x = self._merged(x)
+        balanced, s_i = self._balance(x)
+        for _ in range(2):  # the quotient depends on the tonic inhibition
+            self.homeostasis.calibrate_(x, s_i, balanced.to(s_i.dtype) / self._divisor(s_i))
+
+    @torch.no_grad()
+    def _observe(self, x: Tensor, balanced: Tensor, s_i: Tensor) -> None:
+        assert self.homeostasis is not None
+        with torch.autocast(x.device.type, enabled=False):
+            self.homeostasis.observe(x, s_i, balanced.to(s_i.dtype) / self._divisor(s_i))
+
+    def _balance(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What is to be divided, ``I_EE - I_sub``, and ``s_I``, both of merged input."""
+        reach = self._reach(x)
         wide = torch.promote_types(self.weight_ee.dtype, torch.float32)
+        if self._shares_product():
+            both = self._product(x, self._weight())
+            balanced, i_ie = both.split(list(self.weight_ei.shape), 1)
+            return balanced, self.options.inhibitory_output(i_ie.to(wide), reach)
+        # A difference of two large currents that is not folded needs their full precision.
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.to(self.weight_ee.dtype)
+            i_ee, i_ie = self._product(x, self.weight_ee), self._product(x, self.weight_ie)
+            s_i = self.options.inhibitory_output(i_ie.to(wide), reach)
+            if not self._subtracts():
+                return i_ee, s_i
+            i_sub = circuit.subtractive_inhibition(s_i, self._scaled_weight_ei().to(wide))
+            return i_ee - i_sub, s_i
+
+    def _subtracts(self) -> bool:
+        """Whether there is subtractive inhibition."""
+        return self.options.subtracts
+
+    def _integrate(self, x: Tensor, balanced: Tensor, s_i: Tensor) -> Tensor:
+        """Integrated current, computed in float32 or better."""
+        wide = torch.promote_types(self.weight_ee.dtype, torch.float32)
+        if self._observes():
+            self._observe(x, balanced, s_i)
         with torch.autocast(balanced.device.type, enabled=False):
-            s_i = circuit.inhibitory_output(i_ie.to(wide), reach)
-            i_div = circuit.divisive_inhibition(
-                s_i, self._scaled_weight_ei().to(wide), self.gain_i.to(wide)
-            )
-            divisor = circuit.stabilise(i_div)
-            i_int = circuit.integrate(
-                balanced.to(wide), divisor, self.gain_e.to(wide), self.bias.to(wide)
-            )
+            balanced = balanced.to(wide)
+            i_int = circuit.integrate(balanced, self._divisor(s_i), *self._gain_and_bias(wide))
         return i_int.to(self.weight_ee.dtype)
+
+    def _divisor(self, s_i: Tensor) -> Tensor:
+        """``stab(I_div)``, or one where nothing is divided."""
+        if not self.options.divides:
+            return s_i.new_ones(())
+        weight_ei, gain_i = self._scaled_weight_ei().to(s_i.dtype), self.gain_i.to(s_i.dtype)
+        i_div = circuit.divisive_inhibition(self._with_tonic(s_i), weight_ei, gain_i)
+        return self.options.divisor(i_div)
 
     def _weight(self) -> Tensor:
         """The circuit's one weight, ``[E + I, ...]``: folded rows, then the inhibitory ones.
@@ -256,6 +356,25 @@ class EIModule(nn.Module):
                 "diverged)"
             )
         return x.flatten(0, 1) if x.dim() == rank + 2 else x
+
+
+def set_options(model: nn.Module, options: CircuitOptions) -> nn.Module:
+    """Give every E-I layer of ``model`` these options.
+
+    Call it before making the optimiser, as the options say which parameters learn. A change
+    back to ``dale=True`` does not change values: call :func:`eisnn.project_`.
+
+    Args:
+        model: any module.
+        options: for each of its E-I layers.
+
+    Returns:
+        ``model``.
+    """
+    for module in model.modules():
+        if isinstance(module, EIModule):
+            module.options = options
+    return model
 
 
 def _inhibitory_count(n_e: int, ei_ratio: int, what: str) -> int:
@@ -337,9 +456,8 @@ class EILinear(_EIDense):
             ValueError: wrong shape, dtype or device.
             RuntimeError: the layer is not initialised.
         """
-        both = self._product(self._merged(x), self._weight())
-        balanced, i_ie = both.split(list(self.weight_ei.shape), 1)
-        i_int = self._integrate(balanced, i_ie, None)
+        x_nd = self._merged(x)
+        i_int = self._integrate(x_nd, *self._balance(x_nd))
         return torch.unflatten(i_int, 0, x.shape[:-1])
 
 
@@ -375,8 +493,18 @@ class EIOutput(_EIDense):
             ValueError: wrong shape, dtype or device.
             RuntimeError: the layer is not initialised.
         """
-        balanced = self._product(self._merged(x), self._weight()[: self.out_features])
+        x_nd = self._merged(x)
+        if self._shares_product():
+            balanced = self._product(x_nd, self._weight()[: self.out_features])
+        else:
+            balanced, _ = self._balance(x_nd)
         return torch.unflatten(balanced.to(self.weight_ee.dtype), 0, x.shape[:-1])
+
+    def _subtracts(self) -> bool:
+        return True
+
+    def _shares_product(self) -> bool:
+        return self.options.dale
 
 
 class EIConv2d(EIModule):
@@ -453,14 +581,7 @@ class EIConv2d(EIModule):
             RuntimeError: the layer is not initialised.
         """
         x_nchw = self._merged(x)
-        if self._shares_product():
-            both = self._product(x_nchw, self._weight())
-            balanced, i_ie = both.split(list(self.weight_ei.shape), 1)
-        else:  # a folded kernel would reach across groups
-            i_ie = self._product(x_nchw, self.weight_ie)
-            i_sub = circuit.subtractive_inhibition(i_ie, self._scaled_weight_ei())
-            balanced = self._product(x_nchw, self.weight_ee) - i_sub
-        i_int = self._integrate(balanced, i_ie, self._reach(x_nchw))
+        i_int = self._integrate(x_nchw, *self._balance(x_nchw))
         return torch.unflatten(i_int, 0, x.shape[:-3])
 
     def _merged(self, x: Tensor) -> Tensor:
@@ -470,7 +591,7 @@ class EIConv2d(EIModule):
         return convolve(x, weight, self.stride, self.padding, self.dilation, self.groups)
 
     def _shares_product(self) -> bool:
-        return self.groups == 1
+        return self.groups == 1 and super()._shares_product()  # none reaches across groups
 
     def _reach(self, x: Tensor) -> Tensor | None:
         if zeros_are_exact(x, self.kernel_size):

@@ -20,6 +20,7 @@ __all__ = [
     "parameter_groups",
     "project_",
     "register_nonnegative",
+    "unregister_nonnegative",
 ]
 
 _REGISTRY = "_eisnn_nonnegative"
@@ -44,6 +45,17 @@ def register_nonnegative(module: nn.Module, *names: str) -> None:
             )
     declared: tuple[str, ...] = getattr(module, _REGISTRY, ())
     setattr(module, _REGISTRY, (*declared, *(n for n in names if n not in declared)))
+
+
+def unregister_nonnegative(module: nn.Module, *names: str) -> None:
+    """Declare parameters of ``module`` itself to be free in sign again.
+
+    Args:
+        module: the module that owns the parameters.
+        names: as for :func:`register_nonnegative`; names that it did not get do not matter.
+    """
+    declared: tuple[str, ...] = getattr(module, _REGISTRY, ())
+    setattr(module, _REGISTRY, tuple(n for n in declared if n not in names))
 
 
 def nonnegative_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

@@ -5,7 +5,6 @@ Legend: N samples, C / O input / output channels, P / Q input / output positions
 
 from __future__ import annotations
 
-import functools
 from itertools import product
 
 import torch
@@ -65,7 +64,7 @@ def _dense_pays(x: Tensor, weight: Tensor, stride: Pair, padding: Pair, dilation
     size, kernel = x.shape[2:], weight.shape[2:]
     return (
         x.device.type == "cpu"
-        and not torch.compiler.is_compiling()
+        and not torch.compiler.is_exporting()  # for any batch size
         and not torch.is_autocast_enabled("cpu")  # partial sums would be rounded
         and weight.dtype in (torch.float32, torch.float64)
         and len(x) >= 32
@@ -88,7 +87,6 @@ def _dense(x: Tensor, weight: Tensor, padding: Pair) -> Tensor:
     return y.view(n, *out, o).permute(0, 3, 1, 2)
 
 
-@functools.cache
 def _taps(size: Pair, kernel: Pair, padding: Pair) -> tuple[Pair, list[list[int | None]]]:
     """Size of the output, and for each input and output position the tap that connects them."""
     height, width = (s + 2 * p - k + 1 for s, k, p in zip(size, kernel, padding, strict=True))

@@ -195,8 +195,12 @@ class DataModule(L.LightningDataModule):
 
     def probe(self) -> Tensor:
         """A fixed batch to observe the network on: the first validation or training samples."""
+        return self.labelled_probe()[0]
+
+    def labelled_probe(self) -> tuple[Tensor, Tensor]:
+        """The batch of :meth:`probe` and its labels."""
         arrays = self.train if self.val is None else self.val
-        return next(iter(Batches(arrays, EVALUATION_BATCH, torch.device("cpu"), self.augment)))[0]
+        return next(iter(Batches(arrays, EVALUATION_BATCH, torch.device("cpu"), self.augment)))
 
     def _evaluation(self, arrays: Arrays) -> Batches:
         device = self._trainer().strategy.root_device

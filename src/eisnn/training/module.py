@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from eisnn.nn import constrain, nonnegative_parameters
+from eisnn.optim import agc, centre_gradients, homeostasis
 from eisnn.training.recipe import OptimiserConfig
 
-__all__ = ["Classifier", "learning_rate"]
+__all__ = ["Classifier", "learning_rate", "make_optimiser"]
 
 
 def learning_rate(step: int, steps: int, warmup: int, config: OptimiserConfig) -> float:
@@ -30,6 +31,34 @@ def learning_rate(step: int, steps: int, warmup: int, config: OptimiserConfig) -
         return config.warmup_lr + (config.lr - config.warmup_lr) * (step + 1) / warmup
     progress = (step - warmup) / max(1, steps - warmup)
     return 0.5 * config.lr * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def make_optimiser(
+    model: nn.Module, config: OptimiserConfig, *, fused: bool = False
+) -> torch.optim.SGD:
+    """SGD with Dale's law and the rules of :mod:`eisnn.optim` that ``config`` asks for.
+
+    Args:
+        model: initialised; with homeostasis if ``config`` has it.
+        config: of the optimiser.
+        fused: one kernel for all parameters; on CPUs and CUDA devices.
+    """
+    optimiser = torch.optim.SGD(
+        model.parameters(),
+        lr=config.lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        fused=fused,
+    )
+    if any(True for _ in nonnegative_parameters(model)):  # the twins have none
+        constrain(model, optimiser)
+    if config.homeostasis is not None:
+        homeostasis(model, optimiser, config.homeostasis)
+    if config.centre:
+        centre_gradients(model, optimiser)
+    if config.agc is not None:
+        agc(model, optimiser, config.agc)
+    return optimiser
 
 
 class Classifier(L.LightningModule):
@@ -73,14 +102,10 @@ class Classifier(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         config, steps = self.config, self.steps
-        optimiser = torch.optim.SGD(
-            self.model.parameters(),
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-        )
-        if any(True for _ in nonnegative_parameters(self.model)):  # the twins have none
-            constrain(self.model, optimiser)
+        # under a gradient scaler a fused step would see, and clip, scaled gradients
+        scaled = self.trainer.precision == "16-mixed"
+        fused = self.device.type in ("cpu", "cuda") and not scaled
+        optimiser = make_optimiser(self.model, config, fused=fused)
         warmup = round(config.warmup_epochs * steps / self.epochs)
         schedule = LambdaLR(
             optimiser, lambda step: learning_rate(step, steps, warmup, config) / config.lr

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import copy
 import difflib
+import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from importlib import resources
 from pathlib import Path
 from types import NoneType
@@ -18,6 +19,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 __all__ = [
+    "CircuitConfig",
     "DataConfig",
     "ModelConfig",
     "OptimiserConfig",
@@ -52,8 +54,22 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class CircuitConfig:
+    """How the E-I circuits depart from the published method, for research: the fields of
+    ``eisnn.nn.CircuitOptions``, which explains them."""
+
+    stabilisation: Literal["adaptive", "fixed", "none"] = "adaptive"
+    epsilon: float = 1e-5
+    straight_through: bool = True
+    scale_gradient: bool = True
+    inhibition: Literal["both", "subtractive", "divisive"] = "both"
+    dale: bool = True
+    learn_gains: bool = True
+
+
+@dataclass(frozen=True)
 class ModelConfig:
-    """Which network; the fields are the arguments of ``eisnn.create_model``."""
+    """Which network; the fields are the arguments of ``eisnn.create_model``, and ``init``."""
 
     name: str
     norm: Norm = "ei"
@@ -64,6 +80,19 @@ class ModelConfig:
     surrogate: str = "sigmoid"
     classifier: str = "light"
     width: float = 1.0
+    recompute: bool = False
+    """Less memory for about a third more time; not for BatchNorm."""
+    circuit: CircuitConfig = CircuitConfig()
+    init: Literal["ei", "fixed_p", "kaiming"] = "ei"
+    """How E-I layers get their weights: the ``scheme`` of ``eisnn.ei_init_``."""
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of ``eisnn.create_model``, ``name`` among them."""
+        from eisnn.nn import CircuitOptions  # brings torch, which listing recipes need not
+
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        del values["init"]
+        return {**values, "circuit": CircuitOptions(**asdict(self.circuit))}
 
 
 @dataclass(frozen=True)
@@ -77,6 +106,17 @@ class OptimiserConfig:
     warmup_epochs: float = 0.0
     warmup_lr: float = 0.0
     """Learning rate from which the warm-up starts."""
+    agc: float | None = None
+    """Clip gradients of E-I layers, unit by unit, to this share of the weight:
+    ``eisnn.optim.agc``."""
+    centre: bool = False
+    """Remove what acts along the mean input from gradients of ``W_EE``:
+    ``eisnn.optim.centre_gradients``."""
+    homeostasis: float | None = None
+    """Every neuron subtracts its mean quotient and divides by its deviation, running averages
+    that move by this share at each step: ``eisnn.optim.homeostasis``."""
+    tonic: float = 0.0
+    """Share of the mean inhibition that always acts on the divisor, a part of homeostasis."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +137,8 @@ class TrainingConfig:
     """Stop after this many epochs without a better validation accuracy."""
     checkpoint_minutes: float = 10.0
     """Time between checkpoints within an epoch; one is written after each epoch too."""
+    dynamics: bool = True
+    """Record what every layer does after each epoch, in dynamics.jsonl."""
     logger: Literal["none", "tensorboard", "wandb"] = "none"
     """In addition to metrics.csv."""
     accelerator: str = "auto"
@@ -129,9 +171,27 @@ class Recipe:
         optimisers = {f"twins.{norm}": twin for norm, twin in self.twins.items()}
         for name, optimiser in {"optimiser": self.optimiser, **optimisers}.items():
             _require(optimiser.lr > 0, f"{name}.lr", "> 0", optimiser.lr)
-            for key in ("momentum", "weight_decay", "warmup_epochs", "warmup_lr"):
+            for key in ("momentum", "weight_decay", "warmup_epochs", "warmup_lr", "tonic"):
                 value = getattr(optimiser, key)
                 _require(value >= 0, f"{name}.{key}", ">= 0", value)
+            agc, rate, tonic = optimiser.agc, optimiser.homeostasis, optimiser.tonic
+            _require(agc is None or agc > 0, f"{name}.agc", "> 0 or null", agc)
+            a_share = rate is None or 0 < rate <= 1
+            _require(a_share, f"{name}.homeostasis", "above 0 and at most 1, or null", rate)
+            fits = rate is not None or not tonic
+            _require(fits, f"{name}.tonic", f"0 without {name}.homeostasis", tonic)
+            of_circuits = (self.model.norm if name == "optimiser" else name[6:]) == "ei"
+            for key, off in (("agc", None), ("centre", False), ("homeostasis", None)):
+                value = getattr(optimiser, key)
+                fits = of_circuits or value == off
+                _require(fits, f"{name}.{key}", "left out: it is for E-I networks", value)
+        fits = not (self.model.recompute and self.model.norm == "bn")
+        _require(
+            fits, "model.recompute", "false for BatchNorm, whose statistics it would spoil", True
+        )
+        epsilon = self.model.circuit.epsilon
+        positive = 0 < epsilon < math.inf
+        _require(positive, "model.circuit.epsilon", "a positive number", epsilon)
         for key in ("epochs", "batch_size", "accumulate", "devices", "nodes"):
             value = getattr(self.training, key)
             _require(value >= 1, f"training.{key}", ">= 1", value)
@@ -235,7 +295,7 @@ def _leaves(cls: type, prefix: str = "") -> dict[str, Any]:
     leaves: dict[str, Any] = {}
     for name, kind in get_type_hints(cls).items():
         nested = isinstance(kind, type) and is_dataclass(kind)
-        leaves |= _leaves(kind, f"{name}.") if nested else {prefix + name: kind}
+        leaves |= _leaves(kind, f"{prefix}{name}.") if nested else {prefix + name: kind}
     return leaves
 
 

@@ -7,6 +7,7 @@ A run folder holds::
     curves.png               loss, accuracy, firing rates over epochs
     currents.png             integrated currents before and after training
     activity.json            the numbers in currents.png
+    dynamics.jsonl           for each epoch, what every layer does; see analysis/dynamics.py
     weights.safetensors      the trained network, best epoch on the validation set
     summary.json             test accuracy, firing rates, smallest divisor, versions
     checkpoints/             of Lightning
@@ -33,16 +34,19 @@ from eisnn.analysis.figures import LABELS, plot_comparison
 from eisnn.data import DataSource, data_options, load_data
 from eisnn.initialise import ei_init_
 from eisnn.models import create_model
+from eisnn.nn import CircuitOptions, set_options
+from eisnn.optim import add_homeostasis_
 from eisnn.training.batches import DataModule
 from eisnn.training.callbacks import History, RunProgress
 from eisnn.training.checkpoint import AtomicCheckpointIO, read_checkpoint
+from eisnn.training.dynamics import Dynamics
 from eisnn.training.module import Classifier
 from eisnn.training.recipe import Recipe, TrainingConfig, dump_recipe, load_recipe
 from eisnn.training.result import ACTIVITY, RunResult, write_json, write_result, write_text
 from eisnn.training.survival import NonFiniteWatch, Survival
 from eisnn.training.trained import refuse_several
 
-__all__ = ["build_model", "compare", "resume", "train"]
+__all__ = ["build_model", "compare", "initialised_network", "load_batches", "resume", "train"]
 
 PRECISION: dict[str, Any] = {
     "float32": "32-true",
@@ -65,13 +69,11 @@ def build_model(recipe: Recipe, source: DataSource, image_size: tuple[int, int])
     Raises:
         ValueError: they are too small for the network; the message names the field to change.
     """
-    fields = asdict(recipe.model)
     model = create_model(
-        fields.pop("name"),
         num_classes=source.num_classes,
         in_channels=source.in_channels,
         image_size=image_size,
-        **fields,
+        **recipe.model.arguments(),
     )
     if min(image_size) < (least := model.min_size):
         options = data_options(recipe.data.name)
@@ -111,10 +113,7 @@ def _train(recipe: Recipe, folder: Path, progress: bool, announce: bool) -> RunR
             f"{folder} is not empty. Choose another folder for the run, or continue the run in it "
             f"with: eisnn train --resume {folder}"
         )
-    data = _data(recipe, announce)
-    images = data.initialisation_batch()
-    model = build_model(recipe, data.source, (images.shape[-2], images.shape[-1]))
-    _initialise(model, images, recipe)
+    model, data = initialised_network(recipe, announce)
     before = observe(model, data.probe())
     if _is_first_process():
         folder.mkdir(parents=True, exist_ok=True)
@@ -149,13 +148,14 @@ def _resume(folder: Path, progress: bool, announce: bool) -> RunResult:
             "--out put them"
         )
     recipe = load_recipe(str(folder / CONFIG))
-    data = _data(recipe, announce)
+    data = load_batches(recipe, announce)
     images = data.initialisation_batch()
     model = build_model(recipe, data.source, (images.shape[-2], images.shape[-1]))
     last: Path | None = folder / LAST
     assert last is not None
     if last.is_file():
         read_checkpoint(last)  # a clear error before anything else happens
+        _add_homeostasis(model, None, recipe)
     else:
         last = None
         _initialise(model, images, recipe)
@@ -164,13 +164,40 @@ def _resume(folder: Path, progress: bool, announce: bool) -> RunResult:
     return _fit(recipe, folder, data, model, before, last, progress)
 
 
+def initialised_network(recipe: Recipe, announce: bool = False) -> tuple[nn.Module, DataModule]:
+    """The network with which a run of ``recipe`` begins, and its data.
+
+    Args:
+        recipe: of the run.
+        announce: say what the data are.
+
+    Raises:
+        ValueError: the recipe does not fit the data set, the network or the machine.
+    """
+    data = load_batches(recipe, announce)
+    images = data.initialisation_batch()
+    model = build_model(recipe, data.source, (images.shape[-2], images.shape[-1]))
+    _initialise(model, images, recipe)
+    return model, data
+
+
 def _initialise(model: nn.Module, images: Tensor, recipe: Recipe) -> None:
     """E-I Init; the twins have drawn their weights when they were made."""
     if recipe.model.norm == "ei":
-        ei_init_(model, images, generator=torch.Generator().manual_seed(recipe.training.seed))
+        generator = torch.Generator().manual_seed(recipe.training.seed)
+        options = recipe.model.arguments()["circuit"]
+        set_options(model, CircuitOptions())  # all start from the weights of the full method
+        ei_init_(model, images, generator=generator, scheme=recipe.model.init)
+        set_options(model, options)
+    _add_homeostasis(model, images, recipe)
 
 
-def _data(recipe: Recipe, announce: bool) -> DataModule:
+def _add_homeostasis(model: nn.Module, images: Tensor | None, recipe: Recipe) -> None:
+    if recipe.optimiser.homeostasis is not None:
+        add_homeostasis_(model, images, tonic=recipe.optimiser.tonic)
+
+
+def load_batches(recipe: Recipe, announce: bool = False) -> DataModule:
     """The data of a run, once it is clear that there are devices for it."""
     _check_devices(recipe.training)
     source = load_data(recipe.data.name, recipe.data.root, **recipe.data.options)
@@ -239,6 +266,8 @@ def _fit(
         NonFiniteWatch(model),
         Survival(folder / LAST, settings.checkpoint_minutes),
     ]
+    if settings.dynamics:
+        callbacks.append(Dynamics(folder, model, data.labelled_probe()))
     if selecting:
         callbacks.append(_checkpoint(folder / BEST, monitor="val_accuracy", mode="max"))
     callbacks.append(_checkpoint(folder / LAST))  # after the best, whose score it records
@@ -353,7 +382,8 @@ def compare(recipe: Recipe, folder: Path, *, progress: bool = True) -> list[RunR
     recipes = {recipe.model.norm: recipe}
     for norm, optimiser in recipe.twins.items():
         if norm != recipe.model.norm:
-            model = replace(recipe.model, norm=norm)
+            recompute = recipe.model.recompute and norm != "bn"
+            model = replace(recipe.model, norm=norm, recompute=recompute)
             recipes[norm] = replace(recipe, model=model, optimiser=optimiser, twins={})
     results: list[RunResult] = []
     for norm, one in recipes.items():

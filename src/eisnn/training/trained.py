@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from eisnn.interop import load_published
 from eisnn.interop.published_config import DATASETS, read_config
 from eisnn.models import SpikingNetwork, create_model
-from eisnn.training.recipe import DataConfig, ModelConfig, load_recipe
+from eisnn.optim import add_homeostasis_
+from eisnn.training.recipe import DataConfig, Recipe, load_recipe
 from eisnn.training.samples import SampleFormat, sample_format
 
 __all__ = ["Trained", "choose_device", "load_trained", "refuse_several"]
@@ -157,7 +158,7 @@ def _run(folder: Path, device: torch.device) -> Trained:
             "the training diverged. Train anew, with a lower learning rate"
         )
     form = sample_format(recipe.data)
-    model, num_classes = _network(recipe.model, form, state, folder)
+    model, num_classes = _network(recipe, form, state, folder)
     return Trained(
         folder=folder,
         model=model.to(device).eval(),
@@ -173,20 +174,20 @@ def _run(folder: Path, device: torch.device) -> Trained:
 
 
 def _network(
-    config: ModelConfig, form: SampleFormat, state: dict[str, Tensor], folder: Path
+    recipe: Recipe, form: SampleFormat, state: dict[str, Tensor], folder: Path
 ) -> tuple[SpikingNetwork, int]:
     """The network of a recipe with its weights, and the number of its classes."""
     outputs = (state.get(f"body.output.{key}") for key in ("weight_ee", "weight"))
     num_classes = next((len(weight) for weight in outputs if weight is not None), 1)
-    fields = asdict(config)
     with torch.device("meta"):  # no memory, no random draws
         model = create_model(
-            fields.pop("name"),
             num_classes=num_classes,
             in_channels=form.channels,
             image_size=form.input_size,
-            **fields,
+            **recipe.model.arguments(),
         )
+        if recipe.optimiser.homeostasis is not None:
+            add_homeostasis_(model, tonic=recipe.optimiser.tonic)
     try:
         model.load_state_dict({k: v.clone() for k, v in state.items()}, assign=True)
     except RuntimeError as error:
