@@ -72,9 +72,19 @@ def plot_ablation(
             other.plot(values, range(len(rows)), style, color="black", ms=4, label=label)
         other.axvline(1, color="#0072b2", lw=0.8, ls=":")
         other.set_xlim(left=0)
-        other.set_xlabel(f"{what} of a step, full = 1")
+        other.set_xlabel(f"{what} (full = 1)")
         other.grid(axis="x", alpha=0.25)
-    others[0].legend(frameon=False, fontsize=8, loc="lower right")
+    handles, labels = others[0].get_legend_handles_labels()
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower right",
+        ncols=2,
+        frameon=False,
+        fontsize=8,
+        title="cost of a training step",
+        title_fontsize=8,
+    )
     for each in (axis, *others):
         each.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, fontsize=11)

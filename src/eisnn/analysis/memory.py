@@ -59,7 +59,7 @@ def saved_bytes(model: nn.Module, batch: Tensor) -> dict[str, int]:
 
 
 def _storage(x: Tensor) -> int:
-    return x.untyped_storage()._cdata
+    return int(x.untyped_storage()._cdata)
 
 
 @contextmanager
@@ -152,7 +152,7 @@ class _Alive(TorchDispatchMode):
     """Adds up the memory of the tensors that operations put out and that are still there."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._known: dict[int, weakref.ref[torch.UntypedStorage]] = {}
 
@@ -186,4 +186,4 @@ def _work_space(func: Any, args: Any) -> int:
         return 0
     currents, weight = args[first], args[first + 1]
     n_e, n_i = weight.shape
-    return int(currents[..., 0].numel()) * (n_i + divisors * n_e) * 4
+    return int(currents[..., 0].numel() * (n_i + divisors * n_e) * 4)
