@@ -102,9 +102,9 @@ class Classifier(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         config, steps = self.config, self.steps
-        # under a gradient scaler a fused step would see, and clip, scaled gradients
-        scaled = self.trainer.precision == "16-mixed"
-        fused = self.device.type in ("cpu", "cuda") and not scaled
+        # with mixed precision, Lightning refuses to clip the gradients of a fused optimiser
+        plain = self.trainer.precision == "32-true"
+        fused = self.device.type in ("cpu", "cuda") and plain
         optimiser = make_optimiser(self.model, config, fused=fused)
         warmup = round(config.warmup_epochs * steps / self.epochs)
         schedule = LambdaLR(
