@@ -94,7 +94,7 @@ def cpu() -> Plan:
         "depth": _seeds(deep, best, ("fit", "bn")),
         "mnist": _seeds(mnist, best, ("fit",)),
         "four epochs": _seeds(replace(base, epochs=4), best, ("fit", "bn")),
-        "fifty layers": [replace(base, model="resnet50", width=0.125)],
+        "fifty layers": [replace(base, model="resnet50")],
         "ablation": [replace(base, contender=name) for name in ablations],
         "grid": [
             replace(base, contender=name, lr=lr, seed=TUNING)

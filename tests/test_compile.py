@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import eisnn
 from circuits import filled, spikes
 from eisnn.nn import LIF, EIConv2d, EILinear, EIModule, EIOutput, TimeWise
+from eisnn.training.module import make_optimiser
+from eisnn.training.recipe import OptimiserConfig
 
 pytestmark = [
     # what torch's own compiler and exporter say while they work
@@ -170,3 +173,19 @@ def test_the_projection_reads_no_value_from_the_device() -> None:
     net = model("mlp2")
     with NoWaiting():
         eisnn.project_(net)
+
+
+@pytest.mark.parametrize("name", ["mlp", "vgg", "resnet"])
+def test_a_step_of_the_trainer_reads_no_value_from_the_device(name: str) -> None:
+    net, x = case(name)
+    net.train()
+    labels = torch.arange(len(x)) % 3
+    optimiser = make_optimiser(net, OptimiserConfig(lr=0.01), fused=True)
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    for _ in range(2):  # the first makes the optimiser's state
+        with NoWaiting():
+            optimiser.zero_grad()
+            F.cross_entropy(net(x), labels).backward()
+            optimiser.step()
+    assert any((p != before[name]).any() for name, p in net.named_parameters())
+    assert all((p >= 0).all() for _, p in eisnn.nn.nonnegative_parameters(net))
