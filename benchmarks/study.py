@@ -92,8 +92,11 @@ def cpu() -> Plan:
     return {
         "one epoch": _seeds(base, best, ("fit", "bn")),
         "depth": _seeds(deep, best, ("fit", "bn")),
-        "mnist": _seeds(mnist, best, ("fit",)),
+        "mnist": _seeds(mnist, best, ("fit", "bn")),
         "four epochs": _seeds(replace(base, epochs=4), best, ("fit", "bn")),
+        "four epochs, deep": [
+            replace(deep, epochs=4, contender=name, lr=best[name]) for name in ("fit", "bn")
+        ],
         "fifty layers": [replace(base, model="resnet50")],
         "ablation": [replace(base, contender=name) for name in ablations],
         "grid": [

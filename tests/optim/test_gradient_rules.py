@@ -91,8 +91,10 @@ def expected_gradients(model: nn.Module, ratio: float) -> dict[str, Tensor]:
             for name, p in layer.named_parameters(recurse=False):
                 grad = p.grad.clone()
                 if not isinstance(layer, EIOutput):
-                    if name == "weight_ee":
+                    if name in ("weight_ee", "weight_ie"):
                         grad = centred(grad, layer.homeostasis.input_mean)
+                    if name == "weight_ei":
+                        grad = centred(grad, layer.homeostasis.inhibition)
                     grad = clipped(name, p.detach(), grad, ratio)
                 found[f"{prefix}.{name}"] = grad
     return found
@@ -165,9 +167,11 @@ def test_layers_without_homeostasis_are_centred_over_their_fan_in() -> None:
     layer = next(m for m in model.modules() if isinstance(m, EILinear))
     output = next(m for m in model.modules() if isinstance(m, EIOutput))
     untouched = output.weight_ee.grad.clone()
-    expected = layer.weight_ee.grad - layer.weight_ee.grad.mean(1, keepdim=True)
+    weights = (layer.weight_ee, layer.weight_ie, layer.weight_ei)
+    expected = [weight.grad - weight.grad.mean(1, keepdim=True) for weight in weights]
     optimiser.step()
-    torch.testing.assert_close(layer.weight_ee.grad, expected)
+    for weight, grad in zip(weights, expected, strict=True):
+        torch.testing.assert_close(weight.grad, grad)
     assert torch.equal(output.weight_ee.grad, untouched)
 
 

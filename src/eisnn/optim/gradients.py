@@ -78,11 +78,12 @@ def clipped(name: str, parameter: Tensor, grad: Tensor, ratio: float | Tensor) -
 
 
 def centre_gradients(model: nn.Module, optimiser: Optimizer) -> RemovableHandle:
-    """Remove from gradients of ``W_EE`` what acts along the mean input; see :func:`centred`.
+    """Remove from the weights' gradients what acts along the mean input; see :func:`centred`.
 
-    The mean input is the running one that homeostasis keeps; where a layer has none, all inputs
-    are taken to be equal, and the mean over the fan-in is removed. Add it before :func:`agc`.
-    Output layers are exempt.
+    The input of ``W_EE`` and ``W_IE`` is the circuit's, that of ``W_EI`` is the inhibitory
+    output. Their means are the running ones that homeostasis keeps; where a layer has none, all
+    inputs are taken to be equal, and the mean over the fan-in is removed. Add it before
+    :func:`agc`. Output layers are exempt.
 
     Args:
         model: with E-I layers.
@@ -94,11 +95,16 @@ def centre_gradients(model: nn.Module, optimiser: Optimizer) -> RemovableHandle:
 
     def centre() -> None:
         for layer in _circuits(model):
-            grad = layer.weight_ee.grad
-            if grad is not None:
-                h = layer.homeostasis
-                mean = grad.new_ones(()) if h is None else h.input_mean.to(grad.dtype)
-                grad.copy_(centred(grad, mean))
+            h = layer.homeostasis
+            x, s_i = (None, None) if h is None else (h.input_mean, h.inhibition)
+            for weight, mean in (
+                (layer.weight_ee, x),
+                (layer.weight_ie, x),
+                (layer.weight_ei, s_i),
+            ):
+                if (grad := weight.grad) is not None:
+                    m = grad.new_ones(()) if mean is None else mean.to(grad.dtype)
+                    grad.copy_(centred(grad, m))
 
     return before_step(optimiser, centre)
 
@@ -106,12 +112,12 @@ def centre_gradients(model: nn.Module, optimiser: Optimizer) -> RemovableHandle:
 def centred(grad: Tensor, input_mean: Tensor) -> Tensor:
     r"""``g - (g . m) m / |m|^2`` for the gradient ``g`` of each unit and the mean input ``m``.
 
-    A step along ``m`` only shifts the mean current of the unit, by ``|m|^2``: as inputs are not
+    A step along ``m`` shifts the mean current of the unit, by ``|m|^2``: as inputs are not
     negative, this is the direction of by far the largest curvature, and homeostasis undoes the
-    shift anyway.
+    shift anyway, only later.
 
     Args:
-        grad: ``[E, C, ...]``.
+        grad: ``[units, C, ...]``.
         input_mean: ``[C]``, or a scalar for the same mean everywhere. The groups of a grouped
             convolution, which see ``C / groups`` units each, share the average of their means.
     """

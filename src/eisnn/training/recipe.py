@@ -110,7 +110,7 @@ class OptimiserConfig:
     """Clip gradients of E-I layers, unit by unit, to this share of the weight:
     ``eisnn.optim.agc``."""
     centre: bool = False
-    """Remove what acts along the mean input from gradients of ``W_EE``:
+    """Remove what acts along the mean input from gradients of ``W_EE, W_IE, W_EI``:
     ``eisnn.optim.centre_gradients``."""
     homeostasis: float | None = None
     """Every neuron subtracts its mean quotient and divides by its deviation, running averages
