@@ -79,7 +79,7 @@ def describe(memory: MemoryEstimate, layers: bool = False) -> str:
     lines.append(f"{'most at any time':<28} {_mebibytes(memory.peak)}")
     lines.append(
         "Libraries take work space of their own and allocators leave gaps: expect 10 to 30 % "
-        "more, and the context of a GPU."
+        "more, and the context of a GPU; on a CPU some 500 MiB for PyTorch and oneDNN."
     )
     return "\n".join(lines)
 
