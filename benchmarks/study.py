@@ -88,11 +88,12 @@ def cpu() -> Plan:
     mnist = replace(base, model="mlp16", width=1.0, **digits)
     grids = {"bn": (0.03, 0.1, 0.3), "plain": (0.003, 0.01, 0.03), "fit": (0.03, 0.1, 0.3)}
     best = {"bn": 0.1, "plain": 0.01, "fit": 0.1}
+    best_mnist = {"bn": 0.1, "fit": 0.03}
     ablations = [name for name in CONTENDERS if name not in best]
     return {
         "one epoch": _seeds(base, best, ("fit", "bn")),
         "depth": _seeds(deep, best, ("fit", "bn")),
-        "mnist": _seeds(mnist, best, ("fit", "bn")),
+        "mnist": _seeds(mnist, best_mnist, ("fit", "bn")),
         "four epochs": _seeds(replace(base, epochs=4), best, ("fit", "bn")),
         "four epochs, deep": [
             replace(deep, epochs=4, contender=name, lr=best[name]) for name in ("fit", "bn")
@@ -103,6 +104,11 @@ def cpu() -> Plan:
             replace(base, contender=name, lr=lr, seed=TUNING)
             for name, grid in grids.items()
             for lr in grid
+        ],
+        "grid, mnist": [
+            replace(mnist, contender=name, lr=lr, seed=TUNING)
+            for name in best_mnist
+            for lr in (0.03, 0.1)
         ],
         "plain": [
             replace(base, contender="plain", lr=0.01),
