@@ -86,9 +86,9 @@ def cpu() -> Plan:
         "augmentation": "none",
     }
     mnist = replace(base, model="mlp16", width=1.0, **digits)
-    grids = {"bn": (0.03, 0.1, 0.3), "plain": (0.003, 0.01, 0.03), "fit": (0.03, 0.1, 0.3)}
-    best = {"bn": 0.1, "plain": 0.01, "fit": 0.1}
-    best_mnist = {"bn": 0.1, "fit": 0.03}
+    grids = {"bn": (0.03, 0.1, 0.3), "plain": (0.001, 0.003, 0.01), "fit": (0.03, 0.1, 0.3)}
+    best = {"bn": 0.1, "plain": 0.003, "fit": 0.1}
+    best_mnist = {"bn": 0.03, "fit": 0.03}
     ablations = [name for name in CONTENDERS if name not in best]
     return {
         "one epoch": _seeds(base, best, ("fit", "bn")),
@@ -111,8 +111,9 @@ def cpu() -> Plan:
             for lr in (0.03, 0.1)
         ],
         "plain": [
-            replace(base, contender="plain", lr=0.01),
-            replace(deep, contender="plain", lr=0.01),
+            *_seeds(base, best, ("plain",)),
+            replace(base, epochs=4, contender="plain", lr=best["plain"]),
+            replace(deep, contender="plain", lr=best["plain"]),
         ],
         "deepest": [
             replace(deep, model="vgg19", contender=name, lr=best[name]) for name in ("fit", "bn")

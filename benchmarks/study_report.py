@@ -44,11 +44,14 @@ def table(rows: Sequence[Row]) -> str:
 
 def grid_table(rows: Sequence[Row]) -> str:
     """Accuracy by learning rate, of the tuning seed, as Markdown."""
-    lines = ["| contender | lr | accuracy, % |", "| --- | --- | --- |"]
-    grid = [row for row in rows if row["run"]["seed"] == TUNING]
-    for row in sorted(grid, key=lambda row: (row["run"]["contender"], row["run"]["lr"])):
-        run = row["run"]
-        lines.append(f"| {run['contender']} | {run['lr']} | {row['accuracy']:.1f} |")
+    lines = ["| network | contender | lr | accuracy, % |", "| --- | --- | --- | --- |"]
+    found = {
+        tuple(row["run"][key] for key in ("model", "contender", "lr")): row["accuracy"]
+        for row in rows
+        if row["run"]["seed"] == TUNING
+    }
+    for (model, contender, lr), accuracy in sorted(found.items()):
+        lines.append(f"| {model} | {contender} | {lr} | {accuracy:.1f} |")
     return "\n".join(lines)
 
 
@@ -61,7 +64,7 @@ def write_report(out: Path, scale: str, rows: Sequence[Row]) -> None:
     found = [row["run"]["model"] for row in rows if row["run"]["model"] in DEPTHS]
     deepest = max(found, key=_layers, default=DEPTHS[0])
     panels: list[tuple[Callable[..., None], str]] = [
-        (_learning_rates, "accuracy over learning rate, one epoch, %"),
+        (_learning_rates, "accuracy over learning rate, VGG-8, %"),
         (_depths, "accuracy over depth, one epoch, %"),
         (_losses, "training loss by epoch, VGG-8"),
         (_ablation, "accuracy without a rule, VGG-8, %"),
@@ -83,7 +86,9 @@ def _learning_rates(axis: Axes, rows: Sequence[Row], _: str) -> None:
         grid = sorted(
             (row["run"]["lr"], row["accuracy"])
             for row in rows
-            if row["run"]["seed"] == TUNING and row["run"]["contender"] == name
+            if row["run"]["seed"] == TUNING
+            and row["run"]["model"] == "vgg8"
+            and row["run"]["contender"] == name
         )
         if grid:
             axis.semilogx(*zip(*grid, strict=True), marker="o", color=colour, label=NAMES[name])
