@@ -86,6 +86,16 @@ def cpu() -> Plan:
         "augmentation": "none",
     }
     mnist = replace(base, model="mlp16", width=1.0, **digits)
+    fifty = replace(
+        base,
+        model="resnet50",
+        epochs=12,
+        batch=32,
+        data="digits",
+        samples=1_300,
+        test=400,
+        augmentation="none",
+    )
     grids = {"bn": (0.03, 0.1, 0.3), "plain": (0.001, 0.003, 0.01), "fit": (0.03, 0.1, 0.3)}
     best = {"bn": 0.1, "plain": 0.003, "fit": 0.1}
     best_mnist = {"bn": 0.03, "fit": 0.03}
@@ -98,7 +108,14 @@ def cpu() -> Plan:
         "four epochs, deep": [
             replace(deep, epochs=4, contender=name, lr=best[name]) for name in ("fit", "bn")
         ],
-        "fifty layers": [replace(base, model="resnet50")],
+        "fifty layers": [
+            replace(base, model="resnet50"),
+            *(
+                replace(fifty, contender=name, lr=lr)
+                for lr in (0.03, 0.1)
+                for name in ("fit", "bn")
+            ),
+        ],
         "ablation": [replace(base, contender=name) for name in ablations],
         "grid": [
             replace(base, contender=name, lr=lr, seed=TUNING)
@@ -172,7 +189,7 @@ def _seeds(run: Run, best: dict[str, float], names: tuple[str, ...]) -> list[Run
 
 def data(run: Run, root: Path | None) -> tuple[DataSource, Arrays, Arrays]:
     """The data set, its training samples and its test samples, drawn evenly from the classes."""
-    source = load_data(run.data, root)
+    source = load_data(run.data, None if run.data == "digits" else root)
     parts = []
     for arrays, wanted in ((source.train, run.samples), (source.test, run.test)):
         part = arrays

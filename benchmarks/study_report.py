@@ -23,20 +23,20 @@ DEPTHS = ("vgg8", "vgg11", "vgg16", "vgg19")
 def table(rows: Sequence[Row]) -> str:
     """Mean accuracy and its spread over seeds, for everything but the grids, as Markdown."""
     lines = [
-        "| network | samples | epochs | contender | lr | accuracy, % (seeds) | final loss |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| network | data | samples | epochs | contender | lr | accuracy, % (seeds) | final loss |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     settings: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         run = row["run"]
         if run["seed"] != TUNING:
-            key = tuple(run[k] for k in ("model", "samples", "epochs", "contender", "lr"))
+            key = tuple(run[k] for k in ("model", "data", "samples", "epochs", "contender", "lr"))
             settings.setdefault(key, []).append(row)
-    for (model, samples, epochs, contender, lr), group in sorted(settings.items()):
+    for (model, data, samples, epochs, contender, lr), group in sorted(settings.items()):
         accuracy = _spread([row["accuracy"] for row in group])
         loss = statistics.mean(row["final_loss"] for row in group)
         lines.append(
-            f"| {model} | {samples} | {epochs} | {contender} | {lr} | "
+            f"| {model} | {data} | {samples} | {epochs} | {contender} | {lr} | "
             f"{accuracy} ({len(group)}) | {loss:.3f} |"
         )
     return "\n".join(lines)

@@ -57,6 +57,20 @@ def test_every_command_has_help_with_an_example(
     assert f"example: eisnn {command}" in capsys.readouterr().out
 
 
+def test_a_reader_that_leaves_is_no_error() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "eisnn.cli", "recipes"],
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 def test_recipes_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipes", "--long"]) == 0
     out = capsys.readouterr().out

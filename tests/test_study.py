@@ -54,7 +54,7 @@ def test_the_report_gives_means_over_seeds_and_keeps_the_grid_apart(tmp_path: Pa
                 "rates": [0.1, 0.2],
             }
         )
-    assert "| vgg8 | 160 | 2 | fit | 0.05 | 32.0 ± 2.8 (2) | 1.500 |" in table(rows)
+    assert "| vgg8 | digits | 160 | 2 | fit | 0.05 | 32.0 ± 2.8 (2) | 1.500 |" in table(rows)
     write_report(tmp_path, "cpu", rows)
     assert "| vgg8 | fit | 0.05 | 99.0 |" in (tmp_path / "cpu-study.md").read_text()
     assert (tmp_path / "cpu-study.png").read_bytes().startswith(b"\x89PNG")

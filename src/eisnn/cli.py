@@ -26,6 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if rest:
             options.overrides += rest
         code: int = options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # `eisnn recipes | head`: the reader has left, nothing is wrong
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        return 141  # 128 + SIGPIPE, as the shell says
     except ModuleNotFoundError as error:
         print(f"eisnn: error: {error}. Commands need: pip install 'eisnn[train]'", file=sys.stderr)
         return 2
