@@ -132,8 +132,10 @@ def cpu() -> Plan:
             replace(base, epochs=4, contender="plain", lr=best["plain"]),
             replace(deep, contender="plain", lr=best["plain"]),
         ],
-        "deepest": [
-            replace(deep, model="vgg19", contender=name, lr=best[name]) for name in ("fit", "bn")
+        "other depths": [
+            replace(base, model=model, contender=name, lr=best[name])
+            for model in ("vgg11", "vgg19", "resnet18")
+            for name in ("fit", "bn")
         ],
     }
 
