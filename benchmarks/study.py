@@ -105,9 +105,7 @@ def cpu() -> Plan:
         "depth": _seeds(deep, best, ("fit", "bn")),
         "mnist": _seeds(mnist, best_mnist, ("fit", "bn")),
         "four epochs": _seeds(replace(base, epochs=4), best, ("fit", "bn")),
-        "four epochs, deep": [
-            replace(deep, epochs=4, contender=name, lr=best[name]) for name in ("fit", "bn")
-        ],
+        "four epochs, deep": _seeds(replace(deep, epochs=4), best, ("fit", "bn")),
         "fifty layers": [
             replace(base, model="resnet50"),
             *(

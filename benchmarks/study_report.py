@@ -113,11 +113,12 @@ def _depths(axis: Axes, rows: Sequence[Row], _: str) -> None:
 
 
 def _losses(axis: Axes, rows: Sequence[Row], _: str) -> None:
-    longest = max((row["run"]["epochs"] for row in rows), default=1)
-    for row in rows:
+    shown = [row for row in rows if row["run"]["model"] == "vgg8"]
+    longest = max((row["run"]["epochs"] for row in shown), default=1)
+    for row in shown:
         run = row["run"]
         name = run["contender"]
-        if run["model"] == "vgg8" and run["epochs"] == longest > 1 and name in COLOURS:
+        if run["epochs"] == longest > 1 and name in COLOURS:
             epochs = range(1, longest + 1)
             label = NAMES[name] if run["seed"] == 0 else None
             axis.plot(epochs, row["epoch_losses"], color=COLOURS[name], label=label)
