@@ -45,6 +45,7 @@ CONTENDERS: dict[str, dict[str, Any]] = {
     "agc": {"agc": 0.01},
     "agc, centred": {"agc": 0.01, "centre": True},
     "fit": RULES,
+    "fit, outputs clipped": {**RULES, "agc_outputs": True},
     "fit without agc": {**RULES, "agc": None},
     "fit without centring": {**RULES, "centre": False},
     "fit without tonic": {**RULES, "tonic": 0.0},
@@ -99,7 +100,7 @@ def cpu() -> Plan:
     grids = {"bn": (0.03, 0.1, 0.3), "plain": (0.001, 0.003, 0.01), "fit": (0.03, 0.1, 0.3)}
     best = {"bn": 0.1, "plain": 0.003, "fit": 0.1}
     best_mnist = {"bn": 0.03, "fit": 0.03}
-    ablations = [name for name in CONTENDERS if name not in best]
+    ablations = [name for name in CONTENDERS if name not in (*best, "fit, outputs clipped")]
     return {
         "one epoch": _seeds(base, best, ("fit", "bn")),
         "depth": _seeds(deep, best, ("fit", "bn")),
@@ -110,11 +111,26 @@ def cpu() -> Plan:
             replace(base, model="resnet50"),
             *(
                 replace(fifty, contender=name, lr=lr)
-                for lr in (0.03, 0.1)
-                for name in ("fit", "bn")
+                for name, lr in (("fit", 0.03), ("fit", 0.1), ("bn", 0.03))
             ),
+            *_seeds(
+                fifty, {"fit, outputs clipped": 0.1, "bn": 0.1}, ("fit, outputs clipped", "bn")
+            ),
+            replace(base, model="resnet50", contender="fit, outputs clipped"),
+            replace(base, model="resnet50", contender="bn"),
         ],
         "ablation": [replace(base, contender=name) for name in ablations],
+        "outputs clipped": [
+            replace(run, contender="fit, outputs clipped", seed=seed)
+            for seed in range(3)
+            for run in (
+                base,
+                deep,
+                replace(base, epochs=4),
+                replace(deep, epochs=4),
+                replace(mnist, lr=best_mnist["fit"]),
+            )
+        ],
         "grid": [
             replace(base, contender=name, lr=lr, seed=TUNING)
             for name, grid in grids.items()

@@ -83,8 +83,8 @@ def backward(model: nn.Module, x: Tensor, labels: Tensor) -> Tensor:
     return loss
 
 
-def expected_gradients(model: nn.Module, ratio: float) -> dict[str, Tensor]:
-    """Centred, then clipped; those of the output layer as they are."""
+def expected_gradients(model: nn.Module, ratio: float, outputs: bool) -> dict[str, Tensor]:
+    """Centred, then clipped; those of the output layer clipped only, if ``outputs``."""
     found = {}
     for prefix, layer in model.named_modules():
         if isinstance(layer, EIModule):
@@ -95,6 +95,7 @@ def expected_gradients(model: nn.Module, ratio: float) -> dict[str, Tensor]:
                         grad = centred(grad, layer.homeostasis.input_mean)
                     if name == "weight_ei":
                         grad = centred(grad, layer.homeostasis.inhibition)
+                if outputs or not isinstance(layer, EIOutput):
                     grad = clipped(name, p.detach(), grad, ratio)
                 found[f"{prefix}.{name}"] = grad
     return found
@@ -109,20 +110,26 @@ OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 
+@pytest.mark.parametrize("outputs", [False, True])
 @pytest.mark.parametrize("closure", [False, True])
 @pytest.mark.parametrize("name", OPTIMISERS)
-def test_any_optimiser_steps_along_the_rules_gradients(name: str, closure: bool) -> None:
+def test_any_optimiser_steps_along_the_rules_gradients(
+    name: str, closure: bool, outputs: bool
+) -> None:
     if name == "lbfgs" and not closure:
         pytest.skip("LBFGS needs a closure")
     model, x, labels = network()
     add_homeostasis_(model, x)
     optimiser = OPTIMISERS[name](model.parameters())
     centre_gradients(model, optimiser)
-    agc(model, optimiser, 0.003)
+    agc(model, optimiser, 0.003, outputs=outputs)
     backward(model, x, labels)
     raw = {key: p.grad.clone() for key, p in model.named_parameters()}
-    expected = expected_gradients(model, 0.003)
-    assert any(not torch.allclose(raw[key], grad) for key, grad in expected.items())
+    expected = expected_gradients(model, 0.003, outputs)
+    changed = {key for key, grad in expected.items() if not torch.allclose(raw[key], grad)}
+    head = {f"{n}.weight_ee" for n, m in model.named_modules() if isinstance(m, EIOutput)}
+    assert changed
+    assert bool(changed & head) == outputs
     optimiser.step((lambda: backward(model, x, labels)) if closure else None)
     if name == "lbfgs":  # it has moved and computed gradients there
         return

@@ -58,6 +58,20 @@ def test_statistics_are_kept_and_the_kept_network_is_the_one_that_was_tested(
     assert found.top1 == pytest.approx(summary["test_accuracy"], abs=1e-6)
 
 
+def test_the_recipe_says_whether_the_output_layer_is_clipped(tmp_path: Path) -> None:
+    few = [*RULES[:5], "training.epochs=1", "data.train_samples=64", "optimiser.warmup_epochs=0"]
+    few.append("optimiser.agc=0.0001")
+    train(load_recipe("digits", few), tmp_path / "without", progress=False)
+    train(
+        load_recipe("digits", [*few, "optimiser.agc_outputs=true"]),
+        tmp_path / "with",
+        progress=False,
+    )
+    names = [name for name in outcome(tmp_path / "with")[0] if name.endswith("weight_ee")]
+    free, clipped = (outcome(tmp_path / kind)[0][names[-1]] for kind in ("without", "with"))
+    assert not torch.equal(free, clipped)
+
+
 @pytest.mark.parametrize("rule", ["agc=0.0001", "centre=true", "homeostasis=0.1"])
 def test_each_rule_alone_changes_the_training(rule: str, tmp_path: Path) -> None:
     few = [*RULES[:5], "training.epochs=1", "data.train_samples=64", "optimiser.warmup_epochs=0"]
@@ -88,6 +102,10 @@ def test_two_devices_give_the_same_parameters_and_statistics_as_one(tmp_path: Pa
     [
         (["optimiser.agc=0"], "optimiser.agc must be > 0 or null, got 0"),
         (["optimiser.homeostasis=2"], "optimiser.homeostasis must be above 0 and at most 1"),
+        (
+            ["optimiser.agc_outputs=true"],
+            "optimiser.agc_outputs must be false without optimiser.agc",
+        ),
         (["optimiser.tonic=1"], "optimiser.tonic must be 0 without optimiser.homeostasis"),
         (["twins.bn.agc=0.1"], "twins.bn.agc must be left out: it is for E-I networks"),
         (["model.norm=bn", "optimiser.centre=true"], "optimiser.centre must be left out"),

@@ -1,6 +1,7 @@
 r"""Two rules that make gradients of E-I circuits fit for large steps.
 
-Both are hooks on the step of any optimiser and exempt output layers, which do not divide.
+Both are hooks on the step of any optimiser. Output layers, which do not divide, are exempt unless
+they are asked for.
 
 Legend: E / I excitatory / inhibitory units, C units of the input, D fan-in.
 """
@@ -21,18 +22,22 @@ SMALLEST_NORM = 1e-3
 """Weights with a smaller norm count as this large, so that they can leave zero."""
 
 
-def agc(model: nn.Module, optimiser: Optimizer, ratio: float = 0.03) -> RemovableHandle:
+def agc(
+    model: nn.Module, optimiser: Optimizer, ratio: float = 0.03, *, outputs: bool = False
+) -> RemovableHandle:
     """Unit-wise adaptive gradient clipping of the E-I layers at every step of ``optimiser``.
 
     No unit's gradient exceeds ``ratio`` times the size of what it changes; see :func:`clipped`.
     (Brock, De, Smith & Simonyan 2021, arXiv 2102.06171, equation 3.) Multiplying ``W_EE`` and
     ``W_IE`` of a circuit by one constant leaves its current unchanged, so that only relative
-    steps mean anything. Output layers are exempt.
+    steps mean anything.
 
     Args:
         model: with E-I layers.
         optimiser: any; of ``model``.
         ratio: > 0.
+        outputs: clip output layers too. Networks of fifty layers need it, as the steps of an
+            unclipped output layer run away; shallower ones learn more slowly with it.
 
     Returns:
         a handle whose ``remove()`` ends it.
@@ -45,7 +50,7 @@ def agc(model: nn.Module, optimiser: Optimizer, ratio: float = 0.03) -> Removabl
 
     def clip() -> None:
         scale = getattr(optimiser, "grad_scale", None)  # fused steps unscale by themselves
-        for layer in _circuits(model):
+        for layer in _layers(model, outputs):
             for name, parameter in layer.named_parameters(recurse=False):
                 if parameter.grad is not None:
                     limit = ratio if scale is None else ratio * scale
@@ -94,7 +99,7 @@ def centre_gradients(model: nn.Module, optimiser: Optimizer) -> RemovableHandle:
     """
 
     def centre() -> None:
-        for layer in _circuits(model):
+        for layer in _layers(model, outputs=False):
             h = layer.homeostasis
             x, s_i = (None, None) if h is None else (h.input_mean, h.inhibition)
             for weight, mean in (
@@ -136,5 +141,6 @@ def _norms(t: Tensor) -> Tensor:
     return norms
 
 
-def _circuits(model: nn.Module) -> list[EIModule]:
-    return [m for m in model.modules() if isinstance(m, EIModule) and not isinstance(m, EIOutput)]
+def _layers(model: nn.Module, outputs: bool) -> list[EIModule]:
+    layers = [m for m in model.modules() if isinstance(m, EIModule)]
+    return layers if outputs else [m for m in layers if not isinstance(m, EIOutput)]

@@ -57,7 +57,7 @@ def make_optimiser(
     if config.centre:
         centre_gradients(model, optimiser)
     if config.agc is not None:
-        agc(model, optimiser, config.agc)
+        agc(model, optimiser, config.agc, outputs=config.agc_outputs)
     return optimiser
 
 

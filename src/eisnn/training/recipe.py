@@ -109,6 +109,8 @@ class OptimiserConfig:
     agc: float | None = None
     """Clip gradients of E-I layers, unit by unit, to this share of the weight:
     ``eisnn.optim.agc``."""
+    agc_outputs: bool = False
+    """Clip the output layer too; for networks of fifty layers."""
     centre: bool = False
     """Remove what acts along the mean input from gradients of ``W_EE, W_IE, W_EI``:
     ``eisnn.optim.centre_gradients``."""
@@ -176,6 +178,8 @@ class Recipe:
                 _require(value >= 0, f"{name}.{key}", ">= 0", value)
             agc, rate, tonic = optimiser.agc, optimiser.homeostasis, optimiser.tonic
             _require(agc is None or agc > 0, f"{name}.agc", "> 0 or null", agc)
+            fits = agc is not None or not optimiser.agc_outputs
+            _require(fits, f"{name}.agc_outputs", f"false without {name}.agc", True)
             a_share = rate is None or 0 < rate <= 1
             _require(a_share, f"{name}.homeostasis", "above 0 and at most 1, or null", rate)
             fits = rate is not None or not tonic
