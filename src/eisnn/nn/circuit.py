@@ -15,7 +15,6 @@ from abc import abstractmethod
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eisnn.functional import circuit
@@ -23,7 +22,7 @@ from eisnn.nn.constraint import register_nonnegative, unregister_nonnegative
 from eisnn.nn.homeostasis import Homeostat
 from eisnn.nn.lif import LIF
 from eisnn.nn.options import CircuitOptions
-from eisnn.ops import Neuron, circuit_weight, convolve, spiking_circuit, transforming
+from eisnn.ops import Neuron, circuit_weight, convolve, linear, spiking_circuit, transforming
 
 __all__ = ["Currents", "EIConv2d", "EILinear", "EIModule", "EIOutput", "set_options"]
 
@@ -404,7 +403,7 @@ class _EIDense(EIModule):
         return self._samples(x, ("D",), (self.in_features,))
 
     def _product(self, x: Tensor, weight: Tensor) -> Tensor:
-        return F.linear(x, weight)
+        return linear(x, weight)
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, inhibitory={self.weight_ie.shape[0]}"

@@ -4,6 +4,7 @@ from eisnn.ops.backend import BACKENDS, backend_for, unavailable, use_backend
 from eisnn.ops.circuit_weight import circuit_weight
 from eisnn.ops.convolution import convolve
 from eisnn.ops.neuron import Neuron
+from eisnn.ops.product import linear
 from eisnn.ops.spiking_circuit import spiking_circuit
 from eisnn.ops.transforms import transforming
 
@@ -13,6 +14,7 @@ __all__ = [
     "backend_for",
     "circuit_weight",
     "convolve",
+    "linear",
     "spiking_circuit",
     "transforming",
     "unavailable",

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from eisnn.functional.circuit import fold
+from eisnn.ops.product import product
 from eisnn.ops.transforms import transforming
 
 __all__ = ["circuit_weight"]
@@ -46,9 +47,8 @@ def _forward(weight_ee: Tensor, weight_ie: Tensor, weight_ei: Tensor) -> Tensor:
     balanced, inhibitory = both.flatten(1).split([n_e, n_i])
     inhibitory.copy_(weight_ie.flatten(1))
     with torch.autocast(both.device.type, enabled=False):
-        torch.addmm(
-            weight_ee.to(wide).flatten(1), weight_ei.to(wide), inhibitory, alpha=-1, out=balanced
-        )
+        subtracted = product(weight_ei.to(wide), inhibitory.T)
+        torch.sub(weight_ee.to(wide).flatten(1), subtracted, out=balanced)
     return both.to(weight_ee.dtype)
 
 
@@ -65,8 +65,8 @@ def _derivative(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     wide = torch.promote_types(grad.dtype, torch.float32)
     d_balanced, d_inhibitory = grad.to(wide).flatten(1).split(list(weight_ei.shape))
     with torch.autocast(grad.device.type, enabled=False):
-        d_ie = torch.addmm(d_inhibitory, weight_ei.to(wide).T, d_balanced, alpha=-1)
-        d_ei = -(d_balanced @ weight_ie.to(wide).flatten(1).T)
+        d_ie = d_inhibitory - product(weight_ei.to(wide).T, d_balanced.T)
+        d_ei = -product(d_balanced, weight_ie.to(wide).flatten(1))
     return (
         grad[: len(d_balanced)],
         d_ie.view_as(weight_ie).to(weight_ie.dtype),

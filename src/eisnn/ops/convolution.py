@@ -11,6 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from eisnn.ops.backend import backend_for
+from eisnn.ops.convolution3x3 import convolve3x3, unavailable
+from eisnn.ops.product import linear
 from eisnn.ops.transforms import transforming
 
 __all__ = ["convolve"]
@@ -25,7 +28,8 @@ def convolve(
 
     On the CPU, images with fewer positions than the kernel has taps are multiplied with the
     dense matrix of the convolution if there are enough of them: ``P Q C O`` products instead of
-    ``K Q C O``, most of which would be with padding.
+    ``K Q C O``, most of which would be with padding. Gradients of larger 3x3 convolutions are
+    those of :mod:`eisnn.ops.convolution3x3`.
 
     Args:
         x: ``[N, C, H, W]``.
@@ -42,6 +46,8 @@ def convolve(
     x = x.contiguous(memory_format=torch.channels_last)
     if groups == 1 and _dense_pays(x, weight, stride, padding, dilation):
         return _dense(x, weight, padding)
+    if groups == 1 and stride == padding == dilation == (1, 1) and _winograd_pays(x, weight):
+        return convolve3x3(_cast(x), weight)
     y = F.conv2d(x, weight, None, stride, padding, dilation, groups)
     return y.contiguous(memory_format=torch.channels_last)
 
@@ -56,7 +62,7 @@ def _pointwise(x: Tensor, weight: Tensor, stride: Pair, padding: Pair, groups: i
         y = F.conv2d(x.contiguous(), weight, None, stride, padding, 1, groups)
         return y.contiguous(memory_format=torch.channels_last)
     x = x[:, :, :: stride[0], :: stride[1]]
-    return F.linear(x.permute(0, 2, 3, 1), weight.flatten(1)).permute(0, 3, 1, 2)
+    return linear(x.permute(0, 2, 3, 1), weight.flatten(1)).permute(0, 3, 1, 2)
 
 
 def _dense_pays(x: Tensor, weight: Tensor, stride: Pair, padding: Pair, dilation: Pair) -> bool:
@@ -74,6 +80,37 @@ def _dense_pays(x: Tensor, weight: Tensor, stride: Pair, padding: Pair, dilation
     )
 
 
+def _cast(x: Tensor) -> Tensor:
+    """In the type that convolutions on the CPU take here."""
+    return x.to(torch.get_autocast_dtype("cpu")) if torch.is_autocast_enabled("cpu") else x
+
+
+def _winograd_pays(x: Tensor, weight: Tensor) -> bool:
+    """Measured: few channels do not fill the blocks, small images not the tiles of 4x4."""
+    if (
+        x.device.type != "cpu"
+        or not (torch.is_grad_enabled() and weight.requires_grad)
+        or torch.compiler.is_exporting()
+        or weight.dtype != torch.float32
+    ):
+        return False
+    height, width = x.shape[2:]
+    tiles = -(-height // 4) * -(-width // 4)
+    if torch.is_autocast_enabled("cpu"):
+        known = torch.get_autocast_dtype("cpu") == torch.bfloat16
+    else:
+        known = x.dtype == torch.float32
+    return (
+        known
+        and weight.shape[2:] == (3, 3)
+        and min(weight.shape[:2]) >= 32
+        and len(x) * tiles >= 32
+        and 16 * tiles <= 1.8 * height * width
+        and backend_for(x.device) == "native"
+        and unavailable() is None
+    )
+
+
 def _dense(x: Tensor, weight: Tensor, padding: Pair) -> Tensor:
     (n, c, *size), (o, _, *kernel) = x.shape, weight.shape
     out, taps = _taps((size[0], size[1]), (kernel[0], kernel[1]), padding)
@@ -82,7 +119,8 @@ def _dense(x: Tensor, weight: Tensor, padding: Pair) -> Tensor:
     y: Tensor | None = None
     for x_p, taps_p in zip(x.permute(2, 3, 0, 1).flatten(0, 1), taps, strict=True):  # [N, C]
         row = torch.cat([none if tap is None else by_tap[tap] for tap in taps_p])  # [Q O, C]
-        y = x_p @ row.T if y is None else torch.addmm(y, x_p, row.T)
+        y_p = linear(x_p, row)
+        y = y_p if y is None else y + y_p
     assert y is not None
     return y.view(n, *out, o).permute(0, 3, 1, 2)
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from eisnn.ops.backend import BACKENDS, backend_for
 from eisnn.ops.neuron import Neuron
+from eisnn.ops.product import product
 
 __all__ = ["spiking_circuit"]
 
@@ -73,7 +74,7 @@ def _divisive(currents: Tensor, weight_div: Tensor, reach: Tensor | None) -> tup
     if reach is not None:
         s_i.masked_fill_(~reach & ~s_i.isnan(), 0)
     s_i = s_i.reshape(-1, n_i)
-    return s_i, (s_i @ weight_div.T).view(*currents.shape[:3], n_e)
+    return s_i, product(s_i, weight_div).view(*currents.shape[:3], n_e)
 
 
 def _forward(
@@ -118,11 +119,8 @@ def _backward(
         )
         d_div = d_div.view(-1, n_e)
         d_s_i = d_currents.view(-1, n_e + n_i)[:, n_e:]
-        if d_s_i.dtype == d_div.dtype:
-            torch.mm(d_div, weight_div, out=d_s_i)
-        else:
-            d_s_i.copy_(d_div @ weight_div)
-        return d_currents, d_div.T @ s_i, d_gain, d_bias
+        d_s_i.copy_(product(d_div, weight_div.T))
+        return d_currents, product(d_div.T, s_i.T), d_gain, d_bias
 
 
 def _forward_shapes(
