@@ -71,7 +71,6 @@ def _dense_pays(x: Tensor, weight: Tensor, stride: Pair, padding: Pair, dilation
     return (
         x.device.type == "cpu"
         and not torch.compiler.is_exporting()  # for any batch size
-        and not torch.is_autocast_enabled("cpu")  # partial sums would be rounded
         and weight.dtype in (torch.float32, torch.float64)
         and len(x) >= 32
         and size.numel() < kernel.numel()
@@ -116,13 +115,15 @@ def _dense(x: Tensor, weight: Tensor, padding: Pair) -> Tensor:
     out, taps = _taps((size[0], size[1]), (kernel[0], kernel[1]), padding)
     by_tap = weight.permute(2, 3, 0, 1).reshape(-1, o, c).unbind(0)  # K times [O, C]
     none = weight.new_zeros(1, 1).expand(o, c)
+    x_by_p = x.to(weight.dtype).permute(2, 3, 0, 1).flatten(0, 1)  # P times [N, C]
     y: Tensor | None = None
-    for x_p, taps_p in zip(x.permute(2, 3, 0, 1).flatten(0, 1), taps, strict=True):  # [N, C]
-        row = torch.cat([none if tap is None else by_tap[tap] for tap in taps_p])  # [Q O, C]
-        y_p = linear(x_p, row)
-        y = y_p if y is None else y + y_p
+    with torch.autocast("cpu", enabled=False):  # partial sums are not rounded
+        for x_p, taps_p in zip(x_by_p, taps, strict=True):
+            row = torch.cat([none if tap is None else by_tap[tap] for tap in taps_p])  # [Q O, C]
+            y_p = linear(x_p, row)
+            y = y_p if y is None else y + y_p
     assert y is not None
-    return y.view(n, *out, o).permute(0, 3, 1, 2)
+    return _cast(y.view(n, *out, o).permute(0, 3, 1, 2))
 
 
 def _taps(size: Pair, kernel: Pair, padding: Pair) -> tuple[Pair, list[list[int | None]]]:

@@ -123,7 +123,10 @@ static inline vec load(const convolution *c, const void *image, int64_t at, int6
     if (n <= 0) return x;
     if (c->bfloat16) {
         half_vec half = {0};
-        memcpy(&half, (const uint16_t *)image + at, sizeof(uint16_t) * least(n, WIDTH));
+        if (n >= WIDTH)
+            half = *(const half_vec *)((const uint16_t *)image + at);
+        else
+            memcpy(&half, (const uint16_t *)image + at, sizeof(uint16_t) * n);
         const bits_vec bits = __builtin_convertvector(half, bits_vec) << 16;
         memcpy(&x, &bits, sizeof x);
     } else if (n >= WIDTH)
@@ -139,7 +142,10 @@ static inline void store(const convolution *c, void *image, int64_t at, vec x, i
         memcpy(&bits, &x, sizeof bits);
         bits = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
         const half_vec half = __builtin_convertvector((bits & number) | (0x7fc0 & ~number), half_vec);
-        memcpy((uint16_t *)image + at, &half, sizeof(uint16_t) * least(n, WIDTH));
+        if (n >= WIDTH)
+            *(half_vec *)((uint16_t *)image + at) = half;
+        else
+            memcpy((uint16_t *)image + at, &half, sizeof(uint16_t) * n);
     } else if (n >= WIDTH)
         *(vec *)((float *)image + at) = x;
     else
