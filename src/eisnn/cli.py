@@ -21,7 +21,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)  # KEY=VALUE may also follow --options
     if rest and (not hasattr(options, "overrides") or any(r.startswith("-") for r in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        hint = ". Fields of a recipe are written KEY=VALUE: training.epochs=3, data.root=FOLDER"
+        parser.error(
+            f"unrecognized arguments: {' '.join(rest)}{hint * hasattr(options, 'overrides')}"
+        )
     try:
         if rest:
             options.overrides += rest
