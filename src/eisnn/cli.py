@@ -297,24 +297,35 @@ def _survive(start: Callable[[ModuleType], Any]) -> int:
     try:
         results = start(run)
     except survival.Interrupted as signal:
-        print(
-            f"\n{signal}: a checkpoint is written. To continue: "
-            f"eisnn train --resume {signal.checkpoint.parent.parent}",
-            file=sys.stderr,
-        )
+        if run.is_first_process():
+            print(
+                f"\n{signal}: a checkpoint is written. To continue: "
+                f"eisnn train --resume {signal.checkpoint.parent.parent}",
+                file=sys.stderr,
+            )
         return 128 + signal.number
     except survival.NonFiniteError as error:
         print(f"\neisnn: error: {error}", file=sys.stderr)
         return 1
     finally:
         os.environ.pop(FOLDER_VARIABLE, None)
-    print(f"\n{result.describe(results)}")
+    if run.is_first_process():
+        print(f"\n{result.describe(results)}")
     return 0
 
 
 def _free_folder(wanted: Path) -> Path:
-    """``wanted``, or ``wanted-2``, ``wanted-3``, ... if it is taken; the same in every process."""
+    """``wanted``, or ``wanted-2``, ``wanted-3``, ... if it is taken; the same in every process.
+
+    Raises:
+        ValueError: the processes were started by torchrun or srun, and would not agree.
+    """
     if FOLDER_VARIABLE not in os.environ:
+        if max(int(os.environ.get(n) or 1) for n in ("WORLD_SIZE", "SLURM_NTASKS")) > 1:
+            raise ValueError(
+                "several processes share this run: name its folder, --out FOLDER, so that all of "
+                "them use the same"
+            )
         folder, number = wanted, 1
         while folder.exists():
             number += 1

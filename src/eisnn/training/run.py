@@ -47,7 +47,15 @@ from eisnn.training.result import ACTIVITY, RunResult, write_json, write_result,
 from eisnn.training.survival import NonFiniteWatch, Survival
 from eisnn.training.trained import refuse_several
 
-__all__ = ["build_model", "compare", "initialised_network", "load_batches", "resume", "train"]
+__all__ = [
+    "build_model",
+    "compare",
+    "initialised_network",
+    "is_first_process",
+    "load_batches",
+    "resume",
+    "train",
+]
 
 PRECISION: dict[str, Any] = {
     "float32": "32-true",
@@ -109,14 +117,14 @@ def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> RunResult:
 
 
 def _train(recipe: Recipe, folder: Path, progress: bool, announce: bool) -> RunResult:
-    if _is_first_process() and folder.exists() and any(folder.iterdir()):
+    if is_first_process() and folder.exists() and any(folder.iterdir()):
         raise FileExistsError(
             f"{folder} is not empty. Choose another folder for the run, or continue the run in it "
             f"with: eisnn train --resume {folder}"
         )
     model, data = initialised_network(recipe, announce)
     before = observe(model, data.probe())
-    if _is_first_process():
+    if is_first_process():
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / ACTIVITY, {"before": [asdict(layer) for layer in before]})
         write_text(folder / CONFIG, dump_recipe(recipe))  # last: with it the folder is a run
@@ -203,7 +211,7 @@ def load_batches(recipe: Recipe, announce: bool = False) -> DataModule:
     _check_machine(recipe.training)
     _check_names(recipe)
     source = load_data(recipe.data.name, recipe.data.root, **recipe.data.options)
-    if announce and _is_first_process():
+    if announce and is_first_process():
         print(source.describe())
     L.seed_everything(recipe.training.seed, verbose=False)
     return DataModule(
@@ -310,7 +318,7 @@ def _fit(
         )
     steps = -(-data.batches_per_epoch // settings.accumulate) * settings.epochs
     module = Classifier(model, recipe.optimiser, steps, settings.epochs)
-    with run_logger(recipe, folder, writes=_is_first_process()) as logger:
+    with run_logger(recipe, folder, writes=is_first_process()) as logger:
         trainer = L.Trainer(
             **_devices(settings),
             max_epochs=settings.epochs,
@@ -365,7 +373,7 @@ def _checkpoint(path: Path, **which: Any) -> ModelCheckpoint:
     )
 
 
-def _is_first_process() -> bool:
+def is_first_process() -> bool:
     """Whether this is the process that writes; the others are told their rank by a variable."""
     ranks = ("LOCAL_RANK", "NODE_RANK", "RANK", "SLURM_PROCID")
     return all(os.environ.get(rank, "0") == "0" for rank in ranks)
