@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out",
         type=Path,
         metavar="FOLDER",
-        help="for evaluation.json and confusion.png (default: the folder of the network)",
+        help="for evaluation.json and confusion.png (default: MODEL without .ckpt)",
     )
     evaluate.set_defaults(run=_evaluate)
 
@@ -344,7 +344,9 @@ def _evaluate(options: argparse.Namespace) -> int:
         batch_size=options.batch_size,
         show_progress=sys.stderr.isatty(),
     )
-    folder = options.out or options.model
+    folder = options.out or (
+        options.model if options.model.is_dir() else options.model.with_suffix("")
+    )
     evaluate.write(result, folder)
     print(evaluate.describe(result))
     print(f"\nAll numbers: {folder / 'evaluation.json'}, picture: {folder / 'confusion.png'}")
@@ -433,7 +435,10 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "model", type=Path, metavar="MODEL", help="run folder, or folder of a published checkpoint"
+        "model",
+        type=Path,
+        metavar="MODEL",
+        help="run folder, RUN/checkpoints/NAME.ckpt, or folder of a published checkpoint",
     )
     parser.add_argument(
         "--device",
