@@ -146,7 +146,9 @@ class Bomb:
         return os.system, ("touch /tmp/eisnn-was-here",)
 
 
-@pytest.mark.parametrize("kind", ["truncated", "garbage", "empty", "bomb", "foreign"])
+@pytest.mark.parametrize(
+    "kind", ["truncated", "garbage", "empty", "bomb", "packed bomb", "a changed bit", "foreign"]
+)
 def test_a_bad_checkpoint_is_a_clear_error_and_is_not_executed(
     kind: str, uninterrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -156,11 +158,15 @@ def test_a_bad_checkpoint_is_a_clear_error_and_is_not_executed(
         (folder / name).write_bytes((uninterrupted / name).read_bytes())
     last = folder / "checkpoints" / "last.ckpt"
     whole = (uninterrupted / "checkpoints" / "last.ckpt").read_bytes()
+    flipped = bytes([whole[len(whole) // 2] ^ 1])
     if kind == "foreign":
         torch.save({"weights": torch.zeros(3)}, last)
+    elif kind == "packed bomb":
+        torch.save({"state_dict": Bomb()}, last)
     else:
         content = {
             "truncated": whole[: len(whole) // 2],
+            "a changed bit": whole[: len(whole) // 2] + flipped + whole[len(whole) // 2 + 1 :],
             "garbage": bytes(range(256)) * 8,
             "empty": b"",
             "bomb": pickle.dumps({"state_dict": Bomb()}),
@@ -170,6 +176,8 @@ def test_a_bad_checkpoint_is_a_clear_error_and_is_not_executed(
     message = capsys.readouterr().err
     assert str(last) in message
     assert "Delete it" in message
+    assert message.count("\n") == 1
+    assert "weights_only" not in message
     assert not Path("/tmp/eisnn-was-here").exists()
 
 
