@@ -48,7 +48,7 @@ def _damage(path: Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-    except OSError:
+    except PermissionError:
         raise
     except Exception:  # a damaged archive can raise anything
         return "not a complete archive"
