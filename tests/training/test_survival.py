@@ -23,7 +23,12 @@ from eisnn.training import checkpoint as checkpoint_module
 from eisnn.training.checkpoint import AtomicCheckpointIO, read_checkpoint
 from eisnn.training.recipe import load_recipe
 from eisnn.training.run import resume, train
-from eisnn.training.survival import NonFiniteError, first_non_finite
+from eisnn.training.survival import (
+    Interrupted,
+    NonFiniteError,
+    NonFiniteWatch,
+    first_non_finite,
+)
 
 SMALL = [
     "data.augmentation=flip",
@@ -97,6 +102,25 @@ def test_a_signal_writes_a_checkpoint_and_the_run_continues_exactly(
     assert not (folder / "weights.safetensors").exists()
     resume(folder, progress=False)
     assert_same_outcome(folder, uninterrupted)
+
+
+def test_a_signal_between_accumulated_batches_lets_the_step_finish(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = load_recipe("digits", [*SMALL, "training.epochs=2", "training.accumulate=3"])
+    train(recipe, tmp_path / "reference", progress=False)
+    look = NonFiniteWatch.on_train_batch_start
+
+    def interrupt(self: Any, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
+        look(self, trainer, module, batch, batch_idx)
+        if trainer.current_epoch == 0 and batch_idx == 6:  # the first of three
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(NonFiniteWatch, "on_train_batch_start", interrupt)
+    with pytest.raises(Interrupted):
+        train(recipe, tmp_path / "run", progress=False)
+    resume(tmp_path / "run", progress=False)
+    assert_same_outcome(tmp_path / "run", tmp_path / "reference")
 
 
 def test_kill_9_at_random_moments_loses_nothing_that_matters(
