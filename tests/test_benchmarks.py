@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 sys.path.append(str(Path(__file__).parents[1]))  # benchmarks are not part of the package
 
+from benchmarks import input_pipeline
 from benchmarks.__main__ import main
 from benchmarks.cases import CASES, CURVE_CASE, Case, quick
 from benchmarks.contenders import Network
@@ -179,3 +180,13 @@ def test_one_command_leaves_tables_numbers_and_pictures(
     assert str(tmp_path) not in json.dumps(record)
     printed = capsys.readouterr().out
     assert all(name in printed for name in ("literal", "floor", "exponent", "targets"))
+
+
+def test_the_input_pipeline_is_timed_beside_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    input_pipeline.main(["--quick", "--repeats", "3", "--out", str(tmp_path)])
+    content = json.loads((tmp_path / "cpu-input-pipeline.json").read_text())
+    assert set(content["training / batch"]) == {"none", "flip", "cifar"}
+    assert min(content["images_per_second"].values()) > 0
+    assert "images/s in training" in capsys.readouterr().out

@@ -157,6 +157,14 @@ def test_resume_on_a_folder_of_runs_lists_them(
             "training.accelerator=abacus with training.devices=1",
         ),
         (["digits", "model.name=vgg8"], "Set data.options.pad_to=32"),
+        (
+            ["digits", "training.accelerator=cpu", "training.precision=float16"],
+            "training.precision=float16 needs a GPU",
+        ),
+        (["nmnist-small", "data.augmentation=flop"], "no augmentation 'flop'"),
+        (["nmnist-small", "model.surrogate=step"], "got 'step'"),
+        (["digits", "data.name=nmnist"], "model.T must be the number of frames of nmnist, 10"),
+        (["digits", "data.options.seed=a"], "data.options.seed (seed= in Python) must be int"),
     ],
 )
 def test_mistakes_are_told_in_one_line_and_leave_nothing(
@@ -192,7 +200,8 @@ def test_unknown_options_are_refused(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit) as stop:
         main(["train", "digits", "--epochs", "3"])
     assert stop.value.code == 2
-    assert "unrecognized arguments: --epochs" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "unrecognized arguments: --epochs 3. Fields of a recipe are written KEY=VALUE" in err
 
 
 def test_train_digits_from_the_shell(tmp_path: Path) -> None:

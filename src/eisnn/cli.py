@@ -21,7 +21,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)  # KEY=VALUE may also follow --options
     if rest and (not hasattr(options, "overrides") or any(r.startswith("-") for r in rest)):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        hint = ". Fields of a recipe are written KEY=VALUE: training.epochs=3, data.root=FOLDER"
+        parser.error(
+            f"unrecognized arguments: {' '.join(rest)}{hint * hasattr(options, 'overrides')}"
+        )
     try:
         if rest:
             options.overrides += rest
@@ -102,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out",
         type=Path,
         metavar="FOLDER",
-        help="for evaluation.json and confusion.png (default: the folder of the network)",
+        help="for evaluation.json and confusion.png (default: MODEL without .ckpt)",
     )
     evaluate.set_defaults(run=_evaluate)
 
@@ -294,24 +297,35 @@ def _survive(start: Callable[[ModuleType], Any]) -> int:
     try:
         results = start(run)
     except survival.Interrupted as signal:
-        print(
-            f"\n{signal}: a checkpoint is written. To continue: "
-            f"eisnn train --resume {signal.checkpoint.parent.parent}",
-            file=sys.stderr,
-        )
+        if run.is_first_process():
+            print(
+                f"\n{signal}: a checkpoint is written. To continue: "
+                f"eisnn train --resume {signal.checkpoint.parent.parent}",
+                file=sys.stderr,
+            )
         return 128 + signal.number
     except survival.NonFiniteError as error:
         print(f"\neisnn: error: {error}", file=sys.stderr)
         return 1
     finally:
         os.environ.pop(FOLDER_VARIABLE, None)
-    print(f"\n{result.describe(results)}")
+    if run.is_first_process():
+        print(f"\n{result.describe(results)}")
     return 0
 
 
 def _free_folder(wanted: Path) -> Path:
-    """``wanted``, or ``wanted-2``, ``wanted-3``, ... if it is taken; the same in every process."""
+    """``wanted``, or ``wanted-2``, ``wanted-3``, ... if it is taken; the same in every process.
+
+    Raises:
+        ValueError: the processes were started by torchrun or srun, and would not agree.
+    """
     if FOLDER_VARIABLE not in os.environ:
+        if max(int(os.environ.get(n) or 1) for n in ("WORLD_SIZE", "SLURM_NTASKS")) > 1:
+            raise ValueError(
+                "several processes share this run: name its folder, --out FOLDER, so that all of "
+                "them use the same"
+            )
         folder, number = wanted, 1
         while folder.exists():
             number += 1
@@ -330,7 +344,9 @@ def _evaluate(options: argparse.Namespace) -> int:
         batch_size=options.batch_size,
         show_progress=sys.stderr.isatty(),
     )
-    folder = options.out or options.model
+    folder = options.out or (
+        options.model if options.model.is_dir() else options.model.with_suffix("")
+    )
     evaluate.write(result, folder)
     print(evaluate.describe(result))
     print(f"\nAll numbers: {folder / 'evaluation.json'}, picture: {folder / 'confusion.png'}")
@@ -419,7 +435,10 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "model", type=Path, metavar="MODEL", help="run folder, or folder of a published checkpoint"
+        "model",
+        type=Path,
+        metavar="MODEL",
+        help="run folder, RUN/checkpoints/NAME.ckpt, or folder of a published checkpoint",
     )
     parser.add_argument(
         "--device",

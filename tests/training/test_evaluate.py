@@ -155,6 +155,21 @@ def test_evaluate_from_the_shell(
     assert (tmp_path / "confusion.png").exists()
 
 
+def test_a_checkpoint_of_a_run_is_evaluated(
+    run: Path, result: Evaluation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    unfinished = tmp_path / "run"
+    shutil.copytree(run, unfinished, ignore=shutil.ignore_patterns("weights*", "summary*"))
+    best = unfinished / "checkpoints" / "best.ckpt"
+    assert torch.equal(evaluate(load_trained(best), batch_size=100).confusion, result.confusion)
+    assert main(["evaluate", str(best)]) == 0
+    assert f"{100 * result.top1:.2f} %" in capsys.readouterr().out
+    assert (best.parent / "best" / "evaluation.json").is_file()
+    best.write_bytes(best.read_bytes()[:1000])
+    assert main(["evaluate", str(best)]) == 2
+    assert "cannot be read as a checkpoint" in capsys.readouterr().err
+
+
 # --- published checkpoints -----------------------------------------------------------------
 
 

@@ -45,6 +45,11 @@ def test_overrides_reach_every_level() -> None:
     [
         ("optimizer.lr=1", "no field 'optimizer.lr'. Did you mean 'optimiser.lr'"),
         ("optimiser.lrr=1", "Did you mean 'optimiser.lr'"),
+        ("lr=1", "no field 'lr'. Did you mean 'optimiser.lr'"),
+        ("model.epochs=1", "Did you mean 'training.epochs'"),
+        ("twins.bn.lrr=1", "no field 'twins.bn.lrr'. Did you mean 'twins.bn.lr'"),
+        ("zzz=1", "no field 'zzz'. Fields: description, data.name"),
+        ("optimiser.lr=nan", "optimiser.lr must be a number, got 'nan'"),
         ("model.norm=layer", "model.norm must be one of ei, bn, none, got 'layer'"),
         ("training.epochs=3.5", "training.epochs must be a whole number, got 3.5"),
         ("training.epochs=abc", "training.epochs must be a whole number, got 'abc'"),
@@ -102,7 +107,10 @@ def test_an_unknown_recipe_lists_what_exists() -> None:
 def test_an_unknown_key_in_a_file_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(list_recipes()["digits"].read_text() + "colour: blue\n")
-    with pytest.raises(ValueError, match="colour"):
+    with pytest.raises(ValueError, match="no field 'colour'"):
+        load_recipe(str(path))
+    path.write_text(list_recipes()["digits"].read_text().replace("  epochs:", "  epoch:"))
+    with pytest.raises(ValueError, match=r"'training\.epoch'. Did you mean 'training\.epochs'"):
         load_recipe(str(path))
 
 
@@ -223,6 +231,7 @@ def test_recipes_are_ordered_by_name() -> None:
     [
         ("cifar10-dvs-vgg8", "model.T=5", r"data.options.T must be model.T \(5\).* got 10"),
         ("digits", "published=101", "published must be a percentage"),
+        ("nmnist-small", "training.patience=2", "training.patience must be null without a valid"),
     ],
 )
 def test_fields_that_do_not_go_together(name: str, override: str, message: str) -> None:

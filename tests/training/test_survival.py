@@ -23,7 +23,12 @@ from eisnn.training import checkpoint as checkpoint_module
 from eisnn.training.checkpoint import AtomicCheckpointIO, read_checkpoint
 from eisnn.training.recipe import load_recipe
 from eisnn.training.run import resume, train
-from eisnn.training.survival import NonFiniteError, first_non_finite
+from eisnn.training.survival import (
+    Interrupted,
+    NonFiniteError,
+    NonFiniteWatch,
+    first_non_finite,
+)
 
 SMALL = [
     "data.augmentation=flip",
@@ -99,6 +104,25 @@ def test_a_signal_writes_a_checkpoint_and_the_run_continues_exactly(
     assert_same_outcome(folder, uninterrupted)
 
 
+def test_a_signal_between_accumulated_batches_lets_the_step_finish(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = load_recipe("digits", [*SMALL, "training.epochs=2", "training.accumulate=3"])
+    train(recipe, tmp_path / "reference", progress=False)
+    look = NonFiniteWatch.on_train_batch_start
+
+    def interrupt(self: Any, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
+        look(self, trainer, module, batch, batch_idx)
+        if trainer.current_epoch == 0 and batch_idx == 6:  # the first of three
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(NonFiniteWatch, "on_train_batch_start", interrupt)
+    with pytest.raises(Interrupted):
+        train(recipe, tmp_path / "run", progress=False)
+    resume(tmp_path / "run", progress=False)
+    assert_same_outcome(tmp_path / "run", tmp_path / "reference")
+
+
 def test_kill_9_at_random_moments_loses_nothing_that_matters(
     uninterrupted: Path, tmp_path: Path
 ) -> None:
@@ -146,7 +170,9 @@ class Bomb:
         return os.system, ("touch /tmp/eisnn-was-here",)
 
 
-@pytest.mark.parametrize("kind", ["truncated", "garbage", "empty", "bomb", "foreign"])
+@pytest.mark.parametrize(
+    "kind", ["truncated", "garbage", "empty", "bomb", "packed bomb", "a changed bit", "foreign"]
+)
 def test_a_bad_checkpoint_is_a_clear_error_and_is_not_executed(
     kind: str, uninterrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -156,11 +182,15 @@ def test_a_bad_checkpoint_is_a_clear_error_and_is_not_executed(
         (folder / name).write_bytes((uninterrupted / name).read_bytes())
     last = folder / "checkpoints" / "last.ckpt"
     whole = (uninterrupted / "checkpoints" / "last.ckpt").read_bytes()
+    flipped = bytes([whole[len(whole) // 2] ^ 1])
     if kind == "foreign":
         torch.save({"weights": torch.zeros(3)}, last)
+    elif kind == "packed bomb":
+        torch.save({"state_dict": Bomb()}, last)
     else:
         content = {
             "truncated": whole[: len(whole) // 2],
+            "a changed bit": whole[: len(whole) // 2] + flipped + whole[len(whole) // 2 + 1 :],
             "garbage": bytes(range(256)) * 8,
             "empty": b"",
             "bomb": pickle.dumps({"state_dict": Bomb()}),
@@ -170,6 +200,8 @@ def test_a_bad_checkpoint_is_a_clear_error_and_is_not_executed(
     message = capsys.readouterr().err
     assert str(last) in message
     assert "Delete it" in message
+    assert message.count("\n") == 1
+    assert "weights_only" not in message
     assert not Path("/tmp/eisnn-was-here").exists()
 
 

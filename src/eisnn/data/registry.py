@@ -7,7 +7,8 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, NoneType
+from typing import Any, get_args, get_type_hints
 
 from eisnn.data.files import default_root
 from eisnn.data.sets.cifar import CIFAR10, CIFAR100, cifar
@@ -74,9 +75,15 @@ def load_data(name: str, root: Path | str | None = None, **options: object) -> D
     """
     loader = _loader(name)
     known = data_options(name)
-    for option in options:
+    kinds = get_type_hints(loader.func if isinstance(loader, partial) else loader)
+    for option, value in options.items():
         if option not in known:
             raise ValueError(_unknown(f"option of {name}", option, known))
+        if not _fits(value, kinds[option]):
+            what = getattr(kinds[option], "__name__", None) or str(kinds[option])
+            raise ValueError(
+                f"data.options.{option} ({option}= in Python) must be {what}, got {value!r}"
+            )
     if root is None:
         return loader(default_root(), **options)
     folder = Path(root).expanduser()
@@ -87,6 +94,16 @@ def load_data(name: str, root: Path | str | None = None, **options: object) -> D
             f"exists. Correct it{make}"
         )
     return loader(folder, **options)
+
+
+def _fits(value: object, kind: Any) -> bool:
+    """Whether an option is of its type; those of several shapes are checked where they are used."""
+    kinds = get_args(kind) or (kind,)
+    if not set(kinds) <= {int, float, str, bool, NoneType}:
+        return True
+    if isinstance(value, int) and not isinstance(value, bool) and float in kinds:
+        return True
+    return type(value) in kinds
 
 
 def _loader(name: str) -> Callable[..., DataSource]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -26,15 +27,32 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, or holds objects that would have to be executed.
     """
-    if path.is_file() and not zipfile.is_zipfile(path):  # torch writes zip archives
-        raise ValueError(_UNREADABLE.format(path=path, reason="not a complete archive"))
+    if path.is_file() and (reason := _damage(path)):
+        raise ValueError(_UNREADABLE.format(path=path, reason=reason))
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
-        raise ValueError(_UNREADABLE.format(path=path, reason=error)) from None
+    except pickle.UnpicklingError as error:  # torch's message tells how to execute it all the same
+        asked = re.search(r"unsupported GLOBAL (\S+)", str(error))
+        reason = f"it asks for {asked[1]}, which is no data" if asked else "not what torch writes"
+        raise ValueError(_UNREADABLE.format(path=path, reason=reason)) from None
+    except (RuntimeError, EOFError, KeyError, ValueError) as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(_UNREADABLE.format(path=path, reason=reason)) from None
     if not isinstance(content, dict) or "state_dict" not in content:
         raise ValueError(f"{path} holds no training state. Delete it to start from an earlier one")
     return content
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with the zip archive that torch writes; torch does not check its sums."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except PermissionError:
+        raise
+    except Exception:  # a damaged archive can raise anything
+        return "not a complete archive"
+    return damaged and f"the checksum of {damaged} in it is wrong"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

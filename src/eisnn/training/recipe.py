@@ -211,6 +211,13 @@ class Recipe:
         clip, patience = self.training.gradient_clip, self.training.patience
         _require(clip is None or clip > 0, "training.gradient_clip", "> 0 or null", clip)
         _require(patience is None or patience >= 1, "training.patience", ">= 1 or null", patience)
+        watched = self.data.validation > 0 or self.data.select_on_test
+        _require(
+            patience is None or watched,
+            "training.patience",
+            "null without a validation set to watch (set data.validation above 0)",
+            patience,
+        )
         minutes = self.training.checkpoint_minutes
         _require(minutes > 0, "training.checkpoint_minutes", "> 0", minutes)
         published = self.published
@@ -270,9 +277,7 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
         if not equals:
             raise ValueError(f"an override is written key=value, got {override!r}")
         if key not in keys and not any(key.startswith(f"{k}.") for k in ("data.options", "twins")):
-            close = difflib.get_close_matches(key, keys, n=1, cutoff=0.4)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"a recipe has no field {key!r}.{hint} Fields: {', '.join(keys)}")
+            raise ValueError(_unknown_field(key))
         *groups, last = key.split(".")
         target = content
         for group in groups:
@@ -303,6 +308,23 @@ def _leaves(cls: type, prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
+def _unknown_field(key: str) -> str:
+    """What to say about a field that does not exist: ``lr`` is known as ``optimiser.lr``."""
+    group, _, leaf = key.rpartition(".")
+    twin = group.startswith("twins.")
+    keys = [k for k in _leaves(Recipe) if not twin or k.startswith("optimiser.")]
+    meant = f"optimiser.{leaf}" if twin else key
+    same = [k for k in keys if k.rpartition(".")[2] == leaf]
+    close = difflib.get_close_matches(meant, same or keys, n=1, cutoff=0.0 if same else 0.4)
+    if not close:
+        return f"a recipe has no field {key!r}. Fields: {', '.join(keys)}"
+    nearest = close[0].replace("optimiser.", f"{group}.") if twin else close[0]
+    return (
+        f"a recipe has no field {key!r}. Did you mean {nearest!r}? All fields are shown by "
+        "eisnn train RECIPE --print-config"
+    )
+
+
 def _parsed(text: str, kind: Any) -> Any:
     """What was written behind ``=``; a folder may be called 2024, and a run of numbers is text."""
     try:
@@ -315,8 +337,12 @@ def _parsed(text: str, kind: Any) -> Any:
 
 
 def _wrong_value(content: dict[str, Any], cls: type, prefix: str = "") -> str | None:
-    """What is wrong with the first field whose value is of another type than it must be."""
-    for name, kind in get_type_hints(cls).items():
+    """What is wrong: a field that does not exist, or whose value is of another type."""
+    kinds = get_type_hints(cls)
+    for name in content:
+        if name not in kinds:
+            return _unknown_field(f"{prefix}{name}")
+    for name, kind in kinds.items():
         if name not in content:
             continue
         key, value = prefix + name, content[name]
@@ -348,10 +374,9 @@ def _fits(value: object, kind: Any) -> bool:
         return kind is bool
     if kind in (int, float) and isinstance(value, str):
         try:
-            kind(value)
+            return math.isfinite(kind(value))
         except ValueError:
             return False
-        return True
     return isinstance(value, (int, float) if kind is float else kind)
 
 

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from eisnn.analysis import LayerActivity, observe
 from eisnn.analysis.figures import LABELS, plot_comparison
-from eisnn.data import DataSource, data_options, load_data
+from eisnn.data import DataSource, augmentation, data_options, load_data
 from eisnn.initialise import ei_init_
 from eisnn.models import create_model
 from eisnn.nn import CircuitOptions, set_options
@@ -40,13 +40,22 @@ from eisnn.training.batches import DataModule
 from eisnn.training.callbacks import History, RunProgress
 from eisnn.training.checkpoint import AtomicCheckpointIO, read_checkpoint
 from eisnn.training.dynamics import Dynamics
+from eisnn.training.loggers import check_logger, run_logger
 from eisnn.training.module import Classifier
 from eisnn.training.recipe import Recipe, TrainingConfig, dump_recipe, load_recipe
 from eisnn.training.result import ACTIVITY, RunResult, write_json, write_result, write_text
 from eisnn.training.survival import NonFiniteWatch, Survival
 from eisnn.training.trained import refuse_several
 
-__all__ = ["build_model", "compare", "initialised_network", "load_batches", "resume", "train"]
+__all__ = [
+    "build_model",
+    "compare",
+    "initialised_network",
+    "is_first_process",
+    "load_batches",
+    "resume",
+    "train",
+]
 
 PRECISION: dict[str, Any] = {
     "float32": "32-true",
@@ -108,14 +117,14 @@ def train(recipe: Recipe, folder: Path, *, progress: bool = True) -> RunResult:
 
 
 def _train(recipe: Recipe, folder: Path, progress: bool, announce: bool) -> RunResult:
-    if _is_first_process() and folder.exists() and any(folder.iterdir()):
+    if is_first_process() and folder.exists() and any(folder.iterdir()):
         raise FileExistsError(
             f"{folder} is not empty. Choose another folder for the run, or continue the run in it "
             f"with: eisnn train --resume {folder}"
         )
     model, data = initialised_network(recipe, announce)
     before = observe(model, data.probe())
-    if _is_first_process():
+    if is_first_process():
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / ACTIVITY, {"before": [asdict(layer) for layer in before]})
         write_text(folder / CONFIG, dump_recipe(recipe))  # last: with it the folder is a run
@@ -198,10 +207,11 @@ def _add_homeostasis(model: nn.Module, images: Tensor | None, recipe: Recipe) ->
 
 
 def load_batches(recipe: Recipe, announce: bool = False) -> DataModule:
-    """The data of a run, once it is clear that there are devices for it."""
-    _check_devices(recipe.training)
+    """The data of a run, once it is clear that it can be done: preparing them may take hours."""
+    _check_machine(recipe.training)
+    _check_names(recipe)
     source = load_data(recipe.data.name, recipe.data.root, **recipe.data.options)
-    if announce and _is_first_process():
+    if announce and is_first_process():
         print(source.describe())
     L.seed_everything(recipe.training.seed, verbose=False)
     return DataModule(
@@ -215,15 +225,16 @@ def load_batches(recipe: Recipe, announce: bool = False) -> DataModule:
     )
 
 
-def _check_devices(settings: TrainingConfig) -> None:
-    """Find missing devices before data are read and a run folder is made.
+def _check_machine(settings: TrainingConfig) -> None:
+    """Find what is missing here before data are read and a run folder is made.
 
     Raises:
-        ValueError: the accelerator or so many devices of it are not there.
+        ValueError: the accelerator or so many devices of it, a library, or a GPU for float16.
     """
     _quieten()
+    check_logger(settings.logger)
     try:
-        L.Trainer(
+        trainer = L.Trainer(
             **_devices(settings),
             logger=False,
             enable_checkpointing=False,
@@ -235,6 +246,29 @@ def _check_devices(settings: TrainingConfig) -> None:
             f"{settings.devices} cannot be had on this machine. Use training.accelerator=auto, or "
             f"cpu ({' '.join(str(error).split())})"
         ) from None
+    if settings.precision == "float16" and trainer.strategy.root_device.type == "cpu":
+        raise ValueError(
+            "training.precision=float16 needs a GPU, and this run would be on the CPU. Use "
+            "training.precision=bfloat16, or leave it out"
+        )
+
+
+def _check_names(recipe: Recipe) -> None:
+    """Find names that do not exist, and frames that are not the time steps.
+
+    Raises:
+        ValueError: the message names the field.
+    """
+    T = recipe.model.T
+    frames = (data_options(recipe.data.name) | recipe.data.options).get("T", T)
+    if frames != T:
+        raise ValueError(
+            f"model.T must be the number of frames of {recipe.data.name}, {frames}, got {T}. Set "
+            f"model.T={frames}, or data.options.T={T} too"
+        )
+    augmentation(recipe.data.augmentation)
+    with torch.device("meta"):
+        create_model(num_classes=2, **recipe.model.arguments())
 
 
 def _devices(settings: TrainingConfig) -> dict[str, Any]:
@@ -274,10 +308,6 @@ def _fit(
     if progress:
         callbacks.append(RunProgress(LABELS[recipe.model.norm]))
     if settings.patience is not None:
-        if not selecting:
-            raise ValueError(
-                "training.patience needs a validation set: set data.validation above 0"
-            )
         callbacks.append(
             EarlyStopping(
                 "val_accuracy",
@@ -286,31 +316,30 @@ def _fit(
                 check_on_train_epoch_end=True,
             )
         )
-    trainer = L.Trainer(
-        **_devices(settings),
-        max_epochs=settings.epochs,
-        precision=PRECISION[settings.precision],
-        gradient_clip_val=settings.gradient_clip,
-        accumulate_grad_batches=settings.accumulate,
-        logger=_logger(settings.logger, folder),
-        log_every_n_steps=1,
-        callbacks=callbacks,
-        plugins=[AtomicCheckpointIO()],
-        enable_progress_bar=progress,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        limit_val_batches=1.0 if selecting else 0,
-        reload_dataloaders_every_n_epochs=1,
-        deterministic=True,
-    )
-    if settings.precision == "float16" and trainer.strategy.root_device.type == "cpu":
-        raise ValueError("training.precision float16 needs a GPU; bfloat16 works on CPUs too")
     steps = -(-data.batches_per_epoch // settings.accumulate) * settings.epochs
     module = Classifier(model, recipe.optimiser, steps, settings.epochs)
-    trainer.fit(module, data, ckpt_path=last, weights_only=True)
-    best = read_checkpoint(folder / (BEST if selecting else LAST))
-    module.load_state_dict(best["state_dict"])
-    (tested,) = trainer.test(module, data, verbose=False)
+    with run_logger(recipe, folder, writes=is_first_process()) as logger:
+        trainer = L.Trainer(
+            **_devices(settings),
+            max_epochs=settings.epochs,
+            precision=PRECISION[settings.precision],
+            gradient_clip_val=settings.gradient_clip,
+            accumulate_grad_batches=settings.accumulate,
+            logger=logger or False,
+            log_every_n_steps=1,
+            callbacks=callbacks,
+            plugins=[AtomicCheckpointIO()],
+            enable_progress_bar=progress,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            limit_val_batches=1.0 if selecting else 0,
+            reload_dataloaders_every_n_epochs=1,
+            deterministic=True,
+        )
+        trainer.fit(module, data, ckpt_path=last, weights_only=True)
+        best = read_checkpoint(folder / (BEST if selecting else LAST))
+        module.load_state_dict(best["state_dict"])
+        (tested,) = trainer.test(module, data, verbose=False)
 
     model.cpu()
     after = observe(model, data.probe())
@@ -344,19 +373,7 @@ def _checkpoint(path: Path, **which: Any) -> ModelCheckpoint:
     )
 
 
-def _logger(kind: str, folder: Path) -> Any:
-    if kind == "tensorboard":
-        from lightning.pytorch.loggers import TensorBoardLogger
-
-        return TensorBoardLogger(folder, name="tensorboard", version="")
-    if kind == "wandb":
-        from lightning.pytorch.loggers import WandbLogger
-
-        return WandbLogger(project="eisnn", name=folder.name, save_dir=folder)
-    return False
-
-
-def _is_first_process() -> bool:
+def is_first_process() -> bool:
     """Whether this is the process that writes; the others are told their rank by a variable."""
     ranks = ("LOCAL_RANK", "NODE_RANK", "RANK", "SLURM_PROCID")
     return all(os.environ.get(rank, "0") == "0" for rank in ranks)

@@ -62,6 +62,8 @@ class Survival(Callback):
     ) -> None:
         if trainer.is_last_batch:  # validation and the epoch's own checkpoint come first
             return
+        if (index + 1) % trainer.accumulate_grad_batches:  # a checkpoint holds no gradients
+            return
         received = trainer.strategy.reduce(
             torch.tensor(self._received or 0, device=module.device), reduce_op="max"
         )

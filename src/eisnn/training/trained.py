@@ -15,6 +15,7 @@ from eisnn.interop import load_published
 from eisnn.interop.published_config import DATASETS, read_config
 from eisnn.models import SpikingNetwork, create_model
 from eisnn.optim import add_homeostasis_
+from eisnn.training.checkpoint import read_checkpoint
 from eisnn.training.recipe import DataConfig, Recipe, load_recipe
 from eisnn.training.samples import SampleFormat, sample_format
 
@@ -99,11 +100,11 @@ def choose_device(name: str) -> torch.device:
 
 
 def load_trained(folder: Path, device: torch.device | str = "cpu") -> Trained:
-    """Read a run folder of ``eisnn train``, or a published checkpoint.
+    """Read a run folder of ``eisnn train``, one of its checkpoints, or a published checkpoint.
 
     Args:
         folder: with ``config.yaml`` and ``weights.safetensors``, or with ``config.json`` and
-            ``model.safetensors``.
+            ``model.safetensors``; or a file ``RUN/checkpoints/NAME.ckpt``.
         device: where the network is wanted.
 
     Raises:
@@ -111,6 +112,10 @@ def load_trained(folder: Path, device: torch.device | str = "cpu") -> Trained:
         ValueError: a folder of another kind, or files that are damaged or do not belong together.
     """
     device = torch.device(device)
+    run = folder.parent.parent  # if it is a checkpoint
+    if folder.is_file() and folder.suffix == ".ckpt" and (run / _RUN).is_file():
+        state = read_checkpoint(folder)["state_dict"]
+        return _run(run, folder, {k.removeprefix("model."): v for k, v in state.items()}, device)
     if folder.is_file():
         raise ValueError(f"{folder} is a file. Give the folder that holds it: {folder.parent}")
     if not folder.is_dir():
@@ -119,7 +124,7 @@ def load_trained(folder: Path, device: torch.device | str = "cpu") -> Trained:
             "runs/digits/ei, or the folder of a published checkpoint"
         )
     if (folder / _RUN).is_file():
-        return _run(folder, device)
+        return _run(folder, folder / _WEIGHTS, _weights(folder), device)
     if (folder / _PUBLISHED).is_file():
         return _published(folder, device)
     refuse_several(folder)
@@ -140,8 +145,8 @@ def refuse_several(folder: Path) -> None:
         raise ValueError(f"{folder} holds several runs. Choose one of: {', '.join(runs)}")
 
 
-def _run(folder: Path, device: torch.device) -> Trained:
-    recipe = load_recipe(str(folder / _RUN))
+def _weights(folder: Path) -> dict[str, Tensor]:
+    """Those of a run that is finished."""
     weights = folder / _WEIGHTS
     if not weights.is_file():
         raise FileNotFoundError(
@@ -149,16 +154,21 @@ def _run(folder: Path, device: torch.device) -> Trained:
             f"eisnn train --resume {folder}"
         )
     try:
-        state = load_file(weights)
+        return load_file(weights)
     except SafetensorError as error:
         raise ValueError(f"{weights} is damaged or not a safetensors file ({error})") from None
+
+
+def _run(folder: Path, weights: Path, state: dict[str, Tensor], device: torch.device) -> Trained:
+    """The network of a run, with the ``state`` that is in ``weights``."""
+    recipe = load_recipe(str(folder / _RUN))
     if broken := [key for key, tensor in state.items() if not bool(tensor.isfinite().all())]:
         raise ValueError(
             f"{weights} holds NaN or infinite values, in {broken[0]} and {len(broken) - 1} others: "
             "the training diverged. Train anew, with a lower learning rate"
         )
     form = sample_format(recipe.data)
-    model, num_classes = _network(recipe, form, state, folder)
+    model, num_classes = _network(recipe, form, state, weights)
     return Trained(
         folder=folder,
         model=model.to(device).eval(),
@@ -174,7 +184,7 @@ def _run(folder: Path, device: torch.device) -> Trained:
 
 
 def _network(
-    recipe: Recipe, form: SampleFormat, state: dict[str, Tensor], folder: Path
+    recipe: Recipe, form: SampleFormat, state: dict[str, Tensor], weights: Path
 ) -> tuple[SpikingNetwork, int]:
     """The network of a recipe with its weights, and the number of its classes."""
     outputs = (state.get(f"body.output.{key}") for key in ("weight_ee", "weight"))
@@ -192,7 +202,7 @@ def _network(
         model.load_state_dict({k: v.clone() for k, v in state.items()}, assign=True)
     except RuntimeError as error:
         raise ValueError(
-            f"{folder / _WEIGHTS} does not fit the network that {_RUN} describes: {error}"
+            f"{weights} does not fit the network that {_RUN} describes: {error}"
         ) from None
     return model, num_classes
 
