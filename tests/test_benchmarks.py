@@ -19,6 +19,7 @@ from benchmarks.contenders import Network
 from benchmarks.curves import Curve
 from benchmarks.floor import LAYOUTS, Floor, operations
 from benchmarks.literal import literal
+from benchmarks.probes import PRICES, probe_costs
 from benchmarks.spikingjelly_twin import spikingjelly_twin, unavailable
 from benchmarks.timing import FEWEST_REPEATS, WARM_UP, Budget, Effort, Timing, race, ratio
 
@@ -179,3 +180,10 @@ def test_one_command_leaves_tables_numbers_and_pictures(
     assert str(tmp_path) not in json.dumps(record)
     printed = capsys.readouterr().out
     assert all(name in printed for name in ("literal", "floor", "exponent", "targets"))
+
+
+def test_the_cost_of_probes_is_measured_beside_the_same_network_without() -> None:
+    costs = probe_costs(TINY["mlp4"], CPU, Effort(4, 0), time.perf_counter() + 60)
+    assert tuple(costs) == PRICES
+    assert all(0 < cost["q1"] <= cost["median"] <= cost["q3"] for cost in costs.values())
+    assert costs["on"]["median"] > costs["off"]["median"]  # it takes about four times as long
