@@ -52,7 +52,6 @@ CASES = {
     "published": Case("as published"),
     "sparse": Case("90 % of W_EI is zero at the start", kept=0.1),
     "empty": Case("2 % of the neurons start without inhibition", empty=0.02),
-    "emptier": Case("10 % of the neurons start without inhibition", empty=0.1),
     "unscaled start": Case("gradient of W_EI unscaled for 20 steps", unscaled=20),
     "faster": Case("learning rate of W_EI x 100", faster=100.0),
 }
