@@ -20,7 +20,10 @@ from benchmarks.contenders import Network
 from benchmarks.curves import Curve
 from benchmarks.floor import LAYOUTS, Floor, operations
 from benchmarks.literal import literal
+from benchmarks.probes import PRICES, probe_costs
 from benchmarks.spikingjelly_twin import spikingjelly_twin, unavailable
+from benchmarks.straight_through import Case as Start
+from benchmarks.straight_through import difference, replaced, thin_out_
 from benchmarks.timing import FEWEST_REPEATS, WARM_UP, Budget, Effort, Timing, race, ratio
 
 from eisnn.nn import AvgPool2d, EIConv2d, EIModule, EIOutput
@@ -190,3 +193,20 @@ def test_the_input_pipeline_is_timed_beside_training(
     assert set(content["training / batch"]) == {"none", "flip", "cifar"}
     assert min(content["images_per_second"].values()) > 0
     assert "images/s in training" in capsys.readouterr().out
+
+
+def test_the_cost_of_probes_is_measured_beside_the_same_network_without() -> None:
+    costs = probe_costs(TINY["mlp4"], CPU, Effort(4, 0), time.perf_counter() + 60)
+    assert tuple(costs) == PRICES
+    assert all(0 < cost["q1"] <= cost["median"] <= cost["q3"] for cost in costs.values())
+    assert costs["on"]["median"] > costs["off"]["median"]  # it takes about four times as long
+
+
+def test_the_straight_through_estimator_matters_where_neurons_lack_inhibition() -> None:
+    x, labels = TINY["mlp4"].inputs(CPU)
+    model = TINY["mlp4"].network("ei", x)
+    assert replaced(model, x) == 0
+    assert difference(model, x, labels) < 1e-5
+    thin_out_(model, Start("", empty=0.3), torch.Generator().manual_seed(0))
+    assert replaced(model, x) > 0
+    assert difference(model, x, labels) > 1e-3

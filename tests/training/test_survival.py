@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import gc
 import logging
 import os
 import pickle
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,9 @@ from safetensors.torch import load_file
 
 import eisnn
 from eisnn.cli import main
+from eisnn.data import DataSource, load_data
 from eisnn.training import checkpoint as checkpoint_module
+from eisnn.training import run as run_module
 from eisnn.training.checkpoint import AtomicCheckpointIO, read_checkpoint
 from eisnn.training.recipe import load_recipe
 from eisnn.training.run import resume, train
@@ -320,3 +324,22 @@ def test_selecting_on_the_test_set_is_marked(
     assert main(["train", "digits", *options]) == 0
     assert "chosen ON THE TEST SET" in " ".join(capsys.readouterr().out.split())
     assert '"selected_on_test": true' in (tmp_path / "run" / "summary.json").read_text()
+
+
+def test_after_a_run_signals_act_as_before_and_its_data_are_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[weakref.ref[DataSource]] = []
+
+    def load(*args: Any, **kwargs: Any) -> DataSource:
+        source = load_data(*args, **kwargs)
+        made.append(weakref.ref(source))
+        return source
+
+    monkeypatch.setattr(run_module, "load_data", load)
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    train(load_recipe("digits", [*SMALL, "training.epochs=1"]), tmp_path / "run", progress=False)
+    assert [signal.getsignal(number) for number in numbers] == before
+    gc.collect()
+    assert [source() for source in made] == [None]

@@ -58,6 +58,7 @@ def plot_ablation(
             va="center",
             fontsize=8,
             color="#d55e00" if row.problems else "k",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},  # over the dotted line
         )
     if rows[0].mean is not None:
         axis.axvline(rows[0].mean, color="#0072b2", lw=0.8, ls=":")

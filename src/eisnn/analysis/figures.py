@@ -95,7 +95,10 @@ def plot_currents(
         axis.set_title(f"{after[i].layer}: {after[i].rate:.2f} spikes per step", fontsize=9)
         axis.set_ylim(0, min(1.5, 1.05 * max(*after[i].density, *before[i].density, 0.4)))
         axis.set_yticks([])
+        axis.set_xticks([-2, 0, 2])  # none at the ends, where two pictures meet
         axis.spines[["top", "right", "left"]].set_visible(False)
+    for axis in axes[len(shown) - columns : len(shown)]:
+        axis.tick_params(labelbottom=True)  # the lowest of its column
     for axis in axes[len(shown) :]:
         axis.set_visible(False)
     handles, labels = figure.axes[0].get_legend_handles_labels()

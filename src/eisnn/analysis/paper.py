@@ -11,6 +11,7 @@ from typing import Any
 from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from eisnn.analysis.figures import COLOURS, finish, save, spread
 from eisnn.analysis.theory import LayerTheory
@@ -70,13 +71,14 @@ def plot_distributions(
         narrow.plot(x, list(map(_normal, x)), color="black", lw=0.9, ls=":", label="N(0, 1)")
         if wide:
             _density_axis(narrow, old)
+            narrow.locator_params(nbins=3)
             narrow.tick_params(labelsize=7)
         axis.axvline(threshold, color="#d55e00", lw=0.9, label="threshold")
         name = f"layer {i + 1} of {len(_hidden(before))} ({new['name']})"
         width = " \N{RIGHTWARDS ARROW} ".join(_short(_current(i)["std"]) for i in (old, new))
-        modes = " \N{RIGHTWARDS ARROW} ".join(_short(i["bimodality"]) for i in (old, new))
+        modes = " \N{RIGHTWARDS ARROW} ".join(_short(i["bimodality"], ".2f") for i in (old, new))
         axis.set_title(f"{name}\ndeviation {width}, bimodality {modes}", fontsize=9)
-        _density_axis(axis, new)
+        _density_axis(axis, new, *([] if wide else [old]))
     lines = {
         line.get_label(): line
         for axis in figure.axes
@@ -166,7 +168,7 @@ def plot_theory(path: Path, layers: Sequence[LayerTheory], title: str) -> None:
     ratio.set_ylim(bottom=0)
 
     finish(mean, "mean of the integrated current", "units of the threshold", "")
-    finish(variance, "variance of the integrated current", "", "")
+    finish(variance, "variance of the integrated current", "units of the threshold, squared", "")
     finish(ratio, "|grad W_EI| / |grad W_EE|, scaling off", "", "")
     names = [layer.layer for layer in layers]
     for axis, count in ((mean, len(hidden)), (variance, len(hidden)), (ratio, len(layers))):
@@ -207,7 +209,7 @@ def animate_distributions(
             axis.axvline(threshold, color="#d55e00", lw=0.9)
             rate = sum(layer["rate"]) / len(layer["rate"])
             axis.set_title(f"{layer['name']}: {rate:.2f} spikes per step", fontsize=9)
-            _density_axis(axis, layer)
+            _density_axis(axis, layer, records[0]["layers"][i])
         figure.suptitle(
             f"{title}\nepoch {record['epoch']}: integrated current (black: at the start; "
             "red: threshold)",
@@ -241,19 +243,20 @@ def _steps(layer: Any) -> tuple[list[float], list[float]]:
     return [(a + b) / 2 for a, b in pairwise(edges)], [d or 0.0 for d in current["density"]]
 
 
-def _density_axis(axis: Axes, layer: Any) -> None:
-    """Limits that show this layer's distribution; a peak may leave the picture."""
-    _, y = _steps(layer)
+def _density_axis(axis: Axes, layer: Any, *others: Any) -> None:
+    """Limits of this layer's current and of all densities; a peak may leave the picture."""
     low, high, _ = _current(layer)["edges"]
-    tallest = max(*y, 0.4 if high <= _NARROW else 0.0)
+    highest = [max(_steps(shown)[1]) for shown in (layer, *others)]
+    tallest = max(*highest, 0.4 if high <= _NARROW else 0.0)
     axis.set_xlim(low, high)
     axis.set_ylim(0, 1.1 * min(tallest, _EXCESS))
     axis.set_yticks([])
+    axis.xaxis.set_major_locator(MaxNLocator(5, prune="both"))  # none to meet the next picture's
     axis.spines[["top", "right", "left"]].set_visible(False)
 
 
-def _short(figure: float | None) -> str:
-    return "-" if figure is None else f"{figure:.3g}"
+def _short(figure: float | None, form: str = ".3g") -> str:
+    return "-" if figure is None else format(figure, form)
 
 
 def _normal(x: float) -> float:

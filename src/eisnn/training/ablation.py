@@ -6,6 +6,7 @@ Every run is an ordinary run folder, ``FOLDER/VARIANT/seed-S``. A run that faile
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -150,6 +151,7 @@ def ablate(
             where = f"[{len(outcomes) + 1}/{len(names) * len(seeds)}] {name}, seed {seed}"
             report(f"{where} ...")
             outcomes.append(_run(one, folder / name / f"seed-{seed}", name))
+            gc.collect()  # Lightning's objects refer to each other, and to the run's data
             report(f"{where}: {outcomes[-1].describe()}")
     source = load_data(recipe.data.name, recipe.data.root, **recipe.data.options)
     counts = source.test.labels.bincount()

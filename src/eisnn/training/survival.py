@@ -52,10 +52,15 @@ class Survival(Callback):
         self._previous: dict[int, Any] = {}
         self._written = 0.0
 
+    def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        # before Lightning sets its handlers: it takes them back before teardown is called here
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.getsignal(number)
+
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self._written = time.monotonic()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._receive)
+        for number in self._previous:
+            signal.signal(number, self._receive)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, index: int
