@@ -229,6 +229,7 @@ def test_doctor_says_who_asked_for_a_backend(
     printed = capsys.readouterr().out
     assert "backend: torch" in printed
     assert "asked for by EISNN_BACKEND=torch" in printed
+    assert "gradients of 3x3 convolutions: PyTorch's, as the backend is not native" in printed
     monkeypatch.setenv("EISNN_BACKEND", "tritom")
     assert main(["doctor"]) == 0
     assert "must be one of native, triton, torch, got 'tritom'" in capsys.readouterr().out

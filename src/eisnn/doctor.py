@@ -24,9 +24,13 @@ def examine() -> dict[str, Any]:
         ``versions`` by library (``None``: not installed), ``threads``, ``forced`` (the backend
         that ``EISNN_BACKEND`` asks for, or ``None``), and ``devices``: for each its ``name``,
         ``bfloat16`` (whether the hardware computes with it), ``backend`` (or ``None`` with the
-        ``problem``), and ``unavailable``, reasons by backend.
+        ``problem``), and ``unavailable``, reasons by backend. A CPU also has ``winograd``: why
+        gradients of 3x3 convolutions do not come from Winograd's algorithm, ``None`` if they do.
     """
-    devices = [_device(torch.device("cpu"), _processor(), _cpu_bfloat16())]
+    cpu = _device(torch.device("cpu"), _processor(), _cpu_bfloat16())
+    compiled = cpu["backend"] == "native"
+    cpu["winograd"] = ops.winograd_unavailable() if compiled else "the backend is not native"
+    devices = [cpu]
     for i in range(torch.cuda.device_count()):
         name = torch.cuda.get_device_name(i)
         bfloat16 = torch.cuda.get_device_capability(i) >= (8, 0)
@@ -91,6 +95,10 @@ def describe(found: dict[str, Any]) -> str:
         if found["forced"]:
             lines.append(f"    asked for by EISNN_BACKEND={found['forced']}")
         lines += [f"    not {name}: {why}" for name, why in device["unavailable"].items()]
+        if "winograd" in device:
+            why = device["winograd"]
+            whose = f"PyTorch's, as {why}" if why else "Winograd's algorithm"
+            lines.append(f"  gradients of 3x3 convolutions: {whose}")
         if device["bfloat16"]:
             lines.append("  bfloat16: yes; try training.precision=bfloat16")
         else:

@@ -3,6 +3,7 @@
 from eisnn.ops.backend import BACKENDS, backend_for, unavailable, use_backend
 from eisnn.ops.circuit_weight import circuit_weight
 from eisnn.ops.convolution import convolve
+from eisnn.ops.convolution3x3 import unavailable as winograd_unavailable
 from eisnn.ops.neuron import Neuron
 from eisnn.ops.product import linear
 from eisnn.ops.spiking_circuit import spiking_circuit
@@ -19,4 +20,5 @@ __all__ = [
     "transforming",
     "unavailable",
     "use_backend",
+    "winograd_unavailable",
 ]

@@ -11,8 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from eisnn.ops.backend import backend_for
-from eisnn.ops.convolution3x3 import convolve3x3, unavailable
+from eisnn.ops.convolution3x3 import convolve3x3
 from eisnn.ops.product import linear
 from eisnn.ops.transforms import transforming
 
@@ -105,8 +104,6 @@ def _winograd_pays(x: Tensor, weight: Tensor) -> bool:
         and min(weight.shape[:2]) >= 32
         and len(x) * tiles >= 32
         and 16 * tiles <= 1.8 * height * width
-        and backend_for(x.device) == "native"
-        and unavailable() is None
     )
 
 

@@ -2,8 +2,8 @@ r"""3x3 convolutions on the CPU whose gradients take a quarter of the multiplica
 
 The convolution itself is PyTorch's: its values, and with them spikes and the exact zeros that
 the stabilisation needs, are the same to the last bit. Gradients need no exact zeros, and two
-thirds of a training step's convolutions are gradients: they come from Winograd's algorithm
-(``winograd.c``), in float32 also where images are bfloat16.
+thirds of a training step's convolutions are gradients: with the backend ``native`` they come from
+Winograd's algorithm (``winograd.c``), in float32 also where images are bfloat16.
 
 Registered as ``torch.ops.eisnn.convolution3x3`` with shapes and derivatives.
 
@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from eisnn.ops.backend import backend_for
 from eisnn.ops.native_library import native_library, pointer, why_unavailable
 
 __all__ = ["convolve3x3", "unavailable"]
@@ -68,6 +69,12 @@ def _backward(
     grad: Tensor, x: Tensor, weight: Tensor, input_gradient: bool
 ) -> tuple[Tensor, Tensor]:
     x, grad = (image.contiguous(memory_format=torch.channels_last) for image in (x, grad))
+    if backend_for(x.device) != "native" or unavailable() is not None:
+        wanted = [input_gradient, True, False]
+        d_x, d_weight, _ = torch.ops.aten.convolution_backward(
+            grad, x, weight.to(x.dtype), None, *_GEOMETRY, wanted
+        )
+        return d_x if input_gradient else x.new_empty(0), d_weight.to(weight.dtype)
     weight = weight.contiguous()
     (n, c, height, width), o = x.shape, len(weight)
     low = x.dtype == torch.bfloat16
