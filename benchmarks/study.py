@@ -90,16 +90,18 @@ def cpu() -> Plan:
     fifty = replace(
         base,
         model="resnet50",
-        epochs=12,
+        epochs=6,
         batch=32,
         data="digits",
         samples=1_300,
         test=400,
         augmentation="none",
     )
+    photographs = replace(base, model="resnet50", samples=2_500, test=1_000, batch=16)
     grids = {"bn": (0.03, 0.1, 0.3), "plain": (0.001, 0.003, 0.01), "fit": (0.03, 0.1, 0.3)}
     best = {"bn": 0.1, "plain": 0.003, "fit": 0.1}
     best_mnist = {"bn": 0.03, "fit": 0.03}
+    best_fifty = {"fit, outputs clipped": 0.3, "bn": 0.1}
     ablations = [name for name in CONTENDERS if name not in (*best, "fit, outputs clipped")]
     return {
         "one epoch": _seeds(base, best, ("fit", "bn")),
@@ -108,28 +110,29 @@ def cpu() -> Plan:
         "four epochs": _seeds(replace(base, epochs=4), best, ("fit", "bn")),
         "four epochs, deep": _seeds(replace(deep, epochs=4), best, ("fit", "bn")),
         "fifty layers": [
-            replace(base, model="resnet50"),
             *(
-                replace(fifty, contender=name, lr=lr)
-                for name, lr in (("fit", 0.03), ("fit", 0.1), ("bn", 0.03))
+                replace(fifty, contender=name, epochs=12, lr=lr)
+                for name in ("fit", "bn")
+                for lr in (0.03, 0.1)
             ),
-            *_seeds(
-                fifty, {"fit, outputs clipped": 0.1, "bn": 0.1}, ("fit, outputs clipped", "bn")
-            ),
-            replace(base, model="resnet50", contender="fit, outputs clipped"),
-            replace(base, model="resnet50", contender="bn"),
+            *_seeds(fifty, best_fifty, ("fit, outputs clipped", "bn")),
+            replace(fifty, lr=0.3),
+        ],
+        "fifty layers, grid": [
+            replace(fifty, contender=name, lr=lr, seed=TUNING)
+            for name, grid in (("fit, outputs clipped", (0.1, 0.3)), ("bn", (0.03, 0.1, 0.3)))
+            for lr in grid
+        ],
+        "thirty-four layers": _seeds(
+            replace(fifty, model="resnet34"), best_fifty, ("fit, outputs clipped", "bn")
+        ),
+        "fifty layers, images": [
+            replace(base, model="resnet50"),
+            *(replace(photographs, contender=name, lr=lr) for name, lr in best_fifty.items()),
         ],
         "ablation": [replace(base, contender=name) for name in ablations],
         "outputs clipped": [
-            replace(run, contender="fit, outputs clipped", seed=seed)
-            for seed in range(3)
-            for run in (
-                base,
-                deep,
-                replace(base, epochs=4),
-                replace(deep, epochs=4),
-                replace(mnist, lr=best_mnist["fit"]),
-            )
+            replace(base, contender="fit, outputs clipped", seed=seed) for seed in range(3)
         ],
         "grid": [
             replace(base, contender=name, lr=lr, seed=TUNING)
@@ -149,6 +152,11 @@ def cpu() -> Plan:
         "other depths": [
             replace(base, model=model, contender=name, lr=best[name])
             for model in ("vgg11", "vgg19", "resnet18")
+            for name in ("fit", "bn")
+        ],
+        "shallower, mnist": [
+            replace(mnist, model=model, contender=name, lr=best_mnist[name])
+            for model in ("mlp4", "mlp8")
             for name in ("fit", "bn")
         ],
     }
@@ -185,6 +193,10 @@ def gpu() -> Plan:
             replace(base, model=model, contender=name, lr=best[name], epochs=10)
             for model in ("vgg8", "vgg11", "vgg16", "vgg19", "resnet34", "resnet50")
             for name in best
+        ],
+        "fifty layers": [
+            replace(base, model=model, contender="fit, outputs clipped", lr=0.3, epochs=10)
+            for model in ("resnet34", "resnet50")
         ],
         "ablation": [
             replace(short, contender=name) for name in CONTENDERS if name not in ("bn", "plain")

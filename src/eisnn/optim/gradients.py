@@ -36,8 +36,8 @@ def agc(
         model: with E-I layers.
         optimiser: any; of ``model``.
         ratio: > 0.
-        outputs: clip output layers too. Networks of fifty layers need it, as the steps of an
-            unclipped output layer run away; shallower ones learn more slowly with it.
+        outputs: clip output layers too, for networks of fifty layers: the steps of an unclipped
+            output layer, which reads many spike counts, shift all layers below it at once.
 
     Returns:
         a handle whose ``remove()`` ends it.
