@@ -81,7 +81,9 @@ def _shapes(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _keep(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
+    a, b = inputs
+    for_a, for_b = ctx.needs_input_grad
+    ctx.save_for_backward(a if for_b else None, b if for_a else None)
 
 
 def _derivative(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
