@@ -82,7 +82,7 @@ def _shapes(a: Tensor, b: Tensor) -> Tensor:
 
 def _keep(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
     a, b = inputs
-    for_a, for_b = ctx.needs_input_grad
+    for_a, for_b = ctx.needs_input_grad[:2]
     ctx.save_for_backward(a if for_b else None, b if for_a else None)
 
 
