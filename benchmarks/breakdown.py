@@ -14,13 +14,26 @@ from benchmarks.cases import CASES
 from benchmarks.contenders import contenders
 
 KINDS = {
-    "convolutions": ("mkldnn_convolution", "convolution_backward", "_slow_conv", "thnn_conv"),
-    "matrix products": ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"),
+    "convolutions": (
+        "mkldnn_convolution",
+        "convolution_backward",
+        "eisnn::convolution3x3",
+        "_slow_conv",
+        "thnn_conv",
+    ),
+    "matrix products": (
+        "aten::mm",
+        "aten::addmm",
+        "aten::bmm",
+        "aten::baddbmm",
+        "_linear_pointwise",
+        "eisnn::product",
+    ),
     "circuit and neurons": ("eisnn::",),
     "optimiser": ("aten::_fused_sgd",),
     "copies and layout": ("aten::copy_", "aten::clone", "aten::index", "aten::cat"),
 }
-"""Operations by the beginning of their name."""
+"""Operations by a part of their name; the first kind that fits."""
 
 
 def breakdown(case: str, steps: int) -> str:

@@ -102,7 +102,7 @@ def _winograd_pays(x: Tensor, weight: Tensor) -> bool:
         known
         and weight.shape[2:] == (3, 3)
         and min(weight.shape[:2]) >= 32
-        and len(x) * tiles >= 32
+        and len(x) * tiles >= 64  # or transforming the kernels costs too much
         and 16 * tiles <= 1.8 * height * width
     )
 
