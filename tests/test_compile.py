@@ -45,7 +45,7 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "output": (lambda: filled(EIOutput(6, 8)), (4, 6)),
     "conv": (conv, (4, 2, 5, 5)),
     "conv in time": (lambda: conv(stride=2, padding=1), (3, 4, 2, 5, 5)),
-    "wide conv": (lambda: filled(EIConv2d(32, 32, 3, padding=1)), (8, 32, 8, 8)),
+    "wide conv": (lambda: filled(EIConv2d(32, 32, 3, padding=1)), (16, 32, 8, 8)),
     "grouped conv": (lambda: conv(groups=2), (4, 2, 5, 5)),
     "lif": (LIF, (3, 4, 5)),
     "lif arctan": (lambda: LIF(surrogate="arctan"), (3, 4, 5)),
