@@ -325,7 +325,8 @@ int eisnn_input_gradient(const convolution *c, const void *d_y, const float *ker
 #pragma omp for schedule(static)
             for (int64_t first = 0; first < tiles; first += block) {
                 if (failed) continue;
-                const int64_t n = least(block, tiles - first), rows = round_up(n, ROWS);
+                const int64_t n = least(block, tiles - first);
+                const int64_t rows = round_up(n, ROWS); /* those after n: anything, unread */
                 for (int64_t i = 0; i < n; i++)
                     transform_image(c, d_y, c->O, tile_at(c, first + i), v + i * wide_o,
                                     block * wide_o);
