@@ -135,6 +135,7 @@ def worker(rank: int, folder: str) -> None:
             torch.save(
                 two_steps(DistributedDataParallel(model), x, labels), f"{folder}/{name}-{rank}"
             )
+        dist.barrier()  # nobody leaves while the other still talks to it
     finally:
         dist.destroy_process_group()
 

@@ -251,6 +251,7 @@ def worker(rank: int, folder: str) -> None:
             model(x.chunk(2, 1)[rank])
         probe.gather()
         torch.save([figures(probe.layers[name]) for name in ("0", "3")], f"{folder}/{rank}")
+        dist.barrier()  # nobody leaves while the other still talks to it
     finally:
         dist.destroy_process_group()
 

@@ -275,6 +275,7 @@ def worker(rank: int, folder: str) -> None:
     try:
         x, labels = (part.chunk(2)[rank] for part in batch())
         torch.save(trained(DistributedDataParallel(fitted()), x, labels), f"{folder}/{rank}")
+        dist.barrier()  # nobody leaves while the other still talks to it
     finally:
         dist.destroy_process_group()
 
