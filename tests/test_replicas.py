@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import eisnn
 from eisnn.nn import EIModule, nonnegative_parameters
+from processes import leave
 
 B = 8
 
@@ -135,7 +136,7 @@ def worker(rank: int, folder: str) -> None:
             torch.save(
                 two_steps(DistributedDataParallel(model), x, labels), f"{folder}/{name}-{rank}"
             )
-        dist.barrier()  # nobody leaves while the other still talks to it
+        leave()
     finally:
         dist.destroy_process_group()
 

@@ -15,6 +15,7 @@ from eisnn.analysis import Probe
 from eisnn.analysis.probes import LayerStatistics
 from eisnn.analysis.watching import Snapshot, layers_of, watch
 from eisnn.nn import LIF, EIConv2d, EILinear, EIOutput, Spiking
+from processes import leave
 
 
 def small() -> tuple[Spiking, Tensor]:
@@ -251,7 +252,7 @@ def worker(rank: int, folder: str) -> None:
             model(x.chunk(2, 1)[rank])
         probe.gather()
         torch.save([figures(probe.layers[name]) for name in ("0", "3")], f"{folder}/{rank}")
-        dist.barrier()  # nobody leaves while the other still talks to it
+        leave()
     finally:
         dist.destroy_process_group()
 

@@ -17,6 +17,7 @@ import eisnn
 from circuits import filled, spikes
 from eisnn.nn import LIF, EIConv2d, EILinear, EIModule, Spiking
 from eisnn.optim import absorb_homeostasis_, add_homeostasis_, homeostasis
+from processes import leave
 
 T, B = 3, 6
 
@@ -275,7 +276,7 @@ def worker(rank: int, folder: str) -> None:
     try:
         x, labels = (part.chunk(2)[rank] for part in batch())
         torch.save(trained(DistributedDataParallel(fitted()), x, labels), f"{folder}/{rank}")
-        dist.barrier()  # nobody leaves while the other still talks to it
+        leave()
     finally:
         dist.destroy_process_group()
 
