@@ -100,13 +100,13 @@ def cpu() -> Plan:
     photographs = replace(base, model="resnet50", samples=2_500, test=1_000, batch=16)
     grids = {"bn": (0.03, 0.1, 0.3), "plain": (0.001, 0.003, 0.01), "fit": (0.03, 0.1, 0.3)}
     best = {"bn": 0.1, "plain": 0.003, "fit": 0.1}
-    best_mnist = {"bn": 0.03, "fit": 0.03}
+    best_mnist = {"bn": 0.03, "fit": 0.03, "plain": 0.01}
     best_fifty = {"fit, outputs clipped": 0.3, "bn": 0.1}
     ablations = [name for name in CONTENDERS if name not in (*best, "fit, outputs clipped")]
     return {
         "one epoch": _seeds(base, best, ("fit", "bn")),
         "depth": _seeds(deep, best, ("fit", "bn")),
-        "mnist": _seeds(mnist, best_mnist, ("fit", "bn")),
+        "mnist": _seeds(mnist, best_mnist, ("fit", "bn", "plain")),
         "four epochs": _seeds(replace(base, epochs=4), best, ("fit", "bn")),
         "four epochs, deep": _seeds(replace(deep, epochs=4), best, ("fit", "bn")),
         "fifty layers": [
@@ -128,21 +128,34 @@ def cpu() -> Plan:
         ),
         "fifty layers, images": [
             replace(base, model="resnet50"),
-            *(replace(photographs, contender=name, lr=lr) for name, lr in best_fifty.items()),
+            *_seeds(photographs, best_fifty, ("fit, outputs clipped", "bn")),
         ],
         "ablation": [replace(base, contender=name) for name in ablations],
         "outputs clipped": [
-            replace(base, contender="fit, outputs clipped", seed=seed) for seed in range(3)
+            replace(base, model=model, contender="fit, outputs clipped", seed=seed)
+            for model in ("vgg8", "vgg16")
+            for seed in range(3)
         ],
         "grid": [
             replace(base, contender=name, lr=lr, seed=TUNING)
             for name, grid in grids.items()
             for lr in grid
         ],
+        "grid, deep": [
+            replace(deep, contender=name, lr=lr, seed=TUNING)
+            for name, grid in grids.items()
+            for lr in grid
+        ],
         "grid, mnist": [
-            replace(mnist, contender=name, lr=lr, seed=TUNING)
-            for name in best_mnist
-            for lr in (0.03, 0.1)
+            *(
+                replace(mnist, contender=name, lr=lr, seed=TUNING)
+                for name in ("bn", "fit")
+                for lr in (0.03, 0.1)
+            ),
+            *(
+                replace(mnist, contender="plain", lr=lr, seed=TUNING)
+                for lr in (0.001, 0.003, 0.01, 0.03)
+            ),
         ],
         "plain": [
             *_seeds(base, best, ("plain",)),
@@ -150,14 +163,17 @@ def cpu() -> Plan:
             replace(deep, contender="plain", lr=best["plain"]),
         ],
         "other depths": [
-            replace(base, model=model, contender=name, lr=best[name])
-            for model in ("vgg11", "vgg19", "resnet18")
-            for name in ("fit", "bn")
+            *(
+                replace(base, model=model, contender=name, lr=best[name])
+                for model in ("vgg11", "vgg19")
+                for name in ("fit", "bn")
+            ),
+            *_seeds(replace(base, model="resnet18"), best, ("fit", "bn")),
         ],
         "shallower, mnist": [
-            replace(mnist, model=model, contender=name, lr=best_mnist[name])
+            run
             for model in ("mlp4", "mlp8")
-            for name in ("fit", "bn")
+            for run in _seeds(replace(mnist, model=model), best_mnist, ("fit", "bn", "plain"))
         ],
     }
 

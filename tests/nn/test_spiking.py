@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import eisnn
 from circuits import filled, spikes
 from eisnn.functional import Sigmoid
-from eisnn.nn import LIF, EIConv2d, EILinear, EIModule, Spiking, TimeWise, present
+from eisnn.nn import LIF, AvgPool2d, EIConv2d, EILinear, EIModule, Spiking, TimeWise, present
 
 
 class Counted(LIF):
@@ -140,6 +140,31 @@ def test_in_sequence_what_nobody_watches_is_fused(name: str) -> None:
     current, fired = seen
     torch.testing.assert_close(current, layer(x))  # the integrated current was there to be seen
     assert torch.equal(fired, lif(current))
+
+
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("watched", ["nobody", "neurons", "pool"])
+def test_a_pool_after_a_convolution_is_fused_too(size: int, watched: str) -> None:
+    layer, lif, pool = filled(LAYERS["conv"]().double()), LIF(), AvgPool2d(size)
+    net = Spiking(layer, lif, pool)
+    x = batch_for("conv", 3, 4).double().requires_grad_()
+    assert x.shape[-1] % size  # some pixels are in no window
+    seen: list[Tensor] = []
+    if watched != "nobody":
+        module = lif if watched == "neurons" else pool
+        module.register_forward_hook(lambda _, args, out: seen.extend((*args, out)))
+    assert_same(run(net, layer, x), run(lambda x: pool(lif(layer(x))), layer, x))
+    if watched == "neurons":
+        assert seen[1].shape[3:] == (5, 5)
+    elif watched == "pool":
+        assert torch.equal(seen[0], lif(layer(x)))
+
+
+def test_maps_smaller_than_a_window_are_refused() -> None:
+    layer = filled(LAYERS["conv"]())
+    for net in (Spiking(layer, LIF(), AvgPool2d(6)), Spiking(AvgPool2d(6))):
+        with pytest.raises(ValueError, match="needs maps of 6x6 or more, got 5x5"):
+            net(batch_for("conv", 3, 4).float())
 
 
 def test_modules_and_surrogates_of_ones_own_are_run(name: str) -> None:

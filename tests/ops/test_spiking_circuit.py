@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -38,6 +39,7 @@ class Case:
     tau: float
     threshold: float
     surrogate: Surrogate
+    window: ops.Window = ops.Window()  # noqa: RUF009
 
     def tensors(self, dtype: torch.dtype = torch.float32) -> list[Tensor]:
         parts = (self.currents, self.weight_div, self.gain_e, self.bias)
@@ -46,7 +48,7 @@ class Case:
     def fused(self, currents: Tensor, *rest: Tensor) -> Tensor:
         neuron = ops.Neuron.of(self.T, self.tau, self.threshold, self.surrogate)
         assert neuron is not None
-        return ops.spiking_circuit(currents, *rest, neuron, self.reach)
+        return ops.spiking_circuit(currents, *rest, neuron, self.reach, self.window)
 
     def readable(
         self, currents: Tensor, weight_div: Tensor, gain_e: Tensor, bias: Tensor
@@ -62,7 +64,16 @@ class Case:
         ).squeeze(-1)
         i_int = i_int.transpose(1, 2).reshape(steps, batch, positions, -1)
         i_int = i_int.expand(self.T, -1, -1, -1)
-        return functional.lif_multistep(i_int, None, self.tau, self.threshold, self.surrogate)[0]
+        spikes = functional.lif_multistep(i_int, None, self.tau, self.threshold, self.surrogate)[0]
+        size, columns = self.window
+        maps = spikes.unflatten(2, (-1, columns)).movedim(-1, 2).flatten(0, 1)  # [TB, E, H, W]
+        means = F.avg_pool2d(maps, size).unflatten(0, spikes.shape[:2])
+        return means.flatten(3).mT
+
+    def upstream(self) -> Tensor:
+        """A gradient for what is put out."""
+        _, batch, positions, _ = self.currents.shape
+        return torch.randn(self.T, batch, self.window.count(positions), len(self.gain_e))
 
 
 def make(
@@ -79,6 +90,7 @@ def make(
     surrogate: Surrogate = SURROGATES["sigmoid"],
     tau: float = 2.0,
     threshold: float = 1.0,
+    window: ops.Window = ops.Window(),  # noqa: B008
 ) -> Case:
     generator = torch.Generator().manual_seed(seed)
 
@@ -103,17 +115,20 @@ def make(
         tau,
         threshold,
         surrogate,
+        window,
     )
 
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
     T = draw(st.integers(1, 16))
+    rows, columns = draw(st.sampled_from([(1, 1), (2, 1), (1, 9), (3, 3), (4, 4), (5, 3)]))
+    size = draw(st.integers(1, min(rows, columns)))
     return make(
         T,
         draw(st.sampled_from([1, T])),
         draw(st.integers(1, 4)),
-        draw(st.sampled_from([1, 2, 9, 16])),
+        rows * columns,
         draw(st.sampled_from([1, 3, 17, 64, 70])),
         draw(st.sampled_from([1, 2, 5, 16])),
         seed=draw(st.integers(0, 10_000)),
@@ -122,6 +137,7 @@ def cases(draw: st.DrawFn) -> Case:
         surrogate=draw(st.sampled_from([Sigmoid(), Sigmoid(2.5), ArcTan(), LeakyReLU(0.1)])),
         tau=draw(st.sampled_from([1.0, 2.0, 4.0])),
         threshold=draw(st.sampled_from([1.0, 0.5])),
+        window=ops.Window(size, columns),
     )
 
 
@@ -146,7 +162,7 @@ def assert_close(got: list[Tensor], expected: list[Tensor], tolerance: float) ->
 @pytest.mark.parametrize("backend", BACKENDS)
 @given(case=cases())
 def test_values_and_gradients_are_those_of_the_readable_form(backend: str, case: Case) -> None:
-    weight = torch.randn(case.T, *case.currents.shape[1:3], len(case.gain_e))
+    weight = case.upstream()
     expected = run(case.readable, case.tensors(), weight)
     with ops.use_backend(backend):
         got = run(case.fused, case.tensors(), weight)
@@ -156,7 +172,7 @@ def test_values_and_gradients_are_those_of_the_readable_form(backend: str, case:
 
 @given(case=cases())
 def test_in_double_precision_they_agree_to_its_rounding(case: Case) -> None:
-    weight = torch.randn(case.T, *case.currents.shape[1:3], len(case.gain_e))
+    weight = case.upstream()
     expected = run(case.readable, case.tensors(torch.float64), weight)
     got = run(case.fused, case.tensors(torch.float64), weight)
     assert_close(got, expected, 1e-12)
@@ -164,11 +180,12 @@ def test_in_double_precision_they_agree_to_its_rounding(case: Case) -> None:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("window", [ops.Window(), ops.Window(2, 4)], ids=["spikes", "means"])
 def test_low_precision_currents_are_computed_with_in_float32(
-    backend: str, dtype: torch.dtype
+    backend: str, dtype: torch.dtype, window: ops.Window
 ) -> None:
-    case = make(n_e=19, n_i=5, seed=3)  # the grid is exact in these types
-    weight = torch.randint(-8, 9, (4, 3, 5, 19)) / 8
+    case = make(positions=16, n_e=19, n_i=5, seed=3, window=window)  # exact in these types
+    weight = torch.randint(-8, 9, case.upstream().shape) / 8
     expected = run(case.readable, case.tensors(), weight)
     low = case.tensors()
     low[0] = low[0].detach().to(dtype).requires_grad_()
@@ -256,17 +273,20 @@ def test_the_number_of_threads_changes_rounding_only_and_a_repeat_nothing() -> N
 
 @pytest.mark.parametrize("reach", [False, True])
 @pytest.mark.parametrize("steps", [1, 4])
-def test_operators_are_registered_as_pytorch_wants(steps: int, reach: bool) -> None:
-    case = make(steps=steps, reach=reach)
-    neuron = (case.T, case.tau, case.threshold, "Sigmoid", 4.0)
+@pytest.mark.parametrize("window", [(1, 1), (2, 3)])
+def test_operators_are_registered_as_pytorch_wants(
+    window: tuple[int, int], steps: int, reach: bool
+) -> None:
+    case = make(steps=steps, positions=6, reach=reach)
+    settings = (*window, case.T, case.tau, case.threshold, "Sigmoid", 4.0)
     currents, *rest = case.tensors()
-    torch.library.opcheck(torch.ops.eisnn.spiking_circuit, (currents, *rest, case.reach, *neuron))
+    torch.library.opcheck(torch.ops.eisnn.spiking_circuit, (currents, *rest, case.reach, *settings))
     with torch.no_grad():
-        spikes, smallest = torch.ops.eisnn.spiking_circuit(currents, *rest, case.reach, *neuron)
+        spikes, smallest = torch.ops.eisnn.spiking_circuit(currents, *rest, case.reach, *settings)
         fixed = [x.detach() for x in (currents, *rest)]
         torch.library.opcheck(
             torch.ops.eisnn.spiking_circuit_backward,
-            (torch.rand_like(spikes), *fixed, case.reach, smallest, *neuron),
+            (torch.rand_like(spikes), *fixed, case.reach, smallest, *settings),
         )
 
 

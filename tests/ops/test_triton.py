@@ -29,6 +29,7 @@ from eisnn.functional import (
 )
 from eisnn.ops import (
     Neuron,
+    Window,
     backend_for,
     spiking_circuit,
     torch_backend,
@@ -146,15 +147,15 @@ def check_against_torch(c: Case, i_div: Tensor | None = None) -> None:
     """From the same divisive currents: the same spikes, and gradients equal to rounding."""
     i_div = c.i_div if i_div is None else i_div
     taken = (c.currents, i_div, c.gain_e, c.bias)
-    spikes, smallest = triton_backend.forward(*taken, c.neuron)
-    expected, expected_smallest = torch_backend.forward(*taken, c.neuron)
+    spikes, smallest = triton_backend.forward(*taken, c.neuron, Window())
+    expected, expected_smallest = torch_backend.forward(*taken, c.neuron, Window())
     assert spikes.dtype == c.currents.dtype
     torch.testing.assert_close(smallest, expected_smallest, rtol=0, atol=0)
     torch.testing.assert_close(spikes, expected, rtol=0, atol=0, equal_nan=True)
 
     grad = c.grad.to(c.currents.dtype)
-    got = triton_backend.backward(grad, *taken, smallest, c.neuron)
-    known = torch_backend.backward(grad, *taken, smallest, c.neuron)
+    got = triton_backend.backward(grad, *taken, smallest, c.neuron, Window())
+    known = torch_backend.backward(grad, *taken, smallest, c.neuron, Window())
     assert [x.dtype for x in got] == [x.dtype for x in known]
     n_e = len(c.gain_e)
     rounding = 2 * torch.finfo(c.currents.dtype).eps
@@ -247,7 +248,9 @@ def test_a_broken_neuron_stays_broken_and_alone(surrogate: str, constant: bool) 
     c.currents[0, 1, 2, 3] = torch.nan
     i_div[0, 2, 4, 5] = torch.nan
     check_against_torch(c, i_div)
-    spikes, smallest = triton_backend.forward(c.currents, i_div, c.gain_e, c.bias, c.neuron)
+    spikes, smallest = triton_backend.forward(
+        c.currents, i_div, c.gain_e, c.bias, c.neuron, Window()
+    )
     broken = spikes.isnan()
     assert broken[:, 1, 2, 3].all()
     assert broken[:, 2, 4, 5].all()
@@ -260,7 +263,7 @@ def test_a_neuron_at_the_threshold_fires() -> None:
     c = case(2, 2, 1, 3, 1, tau=1.0, v_threshold=0.5)
     c.currents.zero_()
     c.bias.copy_(torch.tensor([0.5, 0.5 - 2**-20, 0.5 + 2**-20]))
-    spikes, _ = triton_backend.forward(c.currents, c.i_div, c.gain_e, c.bias, c.neuron)
+    spikes, _ = triton_backend.forward(c.currents, c.i_div, c.gain_e, c.bias, c.neuron, Window())
     assert torch.equal(spikes.cpu(), torch.tensor([1.0, 0.0, 1.0]).expand(2, 2, 1, 3))
 
 
@@ -285,8 +288,8 @@ def test_the_same_to_the_last_bit_in_every_run() -> None:
     taken = (c.currents, c.i_div, c.gain_e, c.bias)
 
     def run() -> list[Tensor]:
-        spikes, smallest = triton_backend.forward(*taken, c.neuron)
-        d_currents, *rest = triton_backend.backward(c.grad, *taken, smallest, c.neuron)
+        spikes, smallest = triton_backend.forward(*taken, c.neuron, Window())
+        d_currents, *rest = triton_backend.backward(c.grad, *taken, smallest, c.neuron, Window())
         return [spikes, smallest, d_currents[..., :70], *rest]
 
     assert all(torch.equal(a, b) for a, b in zip(run(), run(), strict=True))

@@ -22,7 +22,16 @@ from eisnn.nn.constraint import register_nonnegative, unregister_nonnegative
 from eisnn.nn.homeostasis import Homeostat
 from eisnn.nn.lif import LIF
 from eisnn.nn.options import CircuitOptions
-from eisnn.ops import Neuron, circuit_weight, convolve, linear, spiking_circuit, transforming
+from eisnn.nn.pool import AvgPool2d
+from eisnn.ops import (
+    Neuron,
+    Window,
+    circuit_weight,
+    convolve,
+    linear,
+    spiking_circuit,
+    transforming,
+)
 
 __all__ = ["Currents", "EIConv2d", "EILinear", "EIModule", "EIOutput", "set_options"]
 
@@ -167,8 +176,8 @@ class EIModule(nn.Module):
         i_int = circuit.integrate(i_ee - i_sub, divisor, *self._gain_and_bias(i_ee.dtype))
         return Currents(i_ee, i_ie, i_sub, i_div, divisor, i_int)
 
-    def spikes(self, x_seq: Tensor, lif: LIF) -> Tensor:
-        """``lif(self(x_seq))`` in one operation, which keeps and moves far less memory.
+    def spikes(self, x_seq: Tensor, lif: LIF, pool: AvgPool2d | None = None) -> Tensor:
+        """``pool(lif(self(x_seq)))`` in one operation, which keeps and moves far less memory.
 
         :class:`eisnn.nn.Spiking` calls it wherever neurons follow a circuit. A static input
         that :func:`eisnn.nn.present` shows at each step is computed once. Under autocast, spikes
@@ -177,9 +186,10 @@ class EIModule(nn.Module):
         Args:
             x_seq: what ``forward`` takes, with time: ``[T, B, ...]``.
             lif: the circuit's neurons.
+            pool: what may follow the neurons of a convolution.
 
         Returns:
-            spikes ``[T, B, E, ...]``.
+            spikes, or their means over the windows of the pool, ``[T, B, E, ...]``.
 
         Raises:
             ValueError, RuntimeError: as ``forward``.
@@ -188,7 +198,8 @@ class EIModule(nn.Module):
         neuron = Neuron.of(x_seq.shape[0], lif.tau, lif.v_threshold, lif.surrogate)
         fusable = self.options.fused and x_seq.dim() == item + 2 and self._shares_product()
         if neuron is None or not fusable or transforming():
-            return lif(self(x_seq))  # type: ignore[no-any-return]
+            spikes: Tensor = lif(self(x_seq))
+            return spikes if pool is None else pool(spikes)
         # a view that repeats one step, and no gradient to tell the steps apart
         static = neuron.T > 1 and x_seq.stride(0) == 0 and not x_seq.requires_grad
         seen = x_seq[:1] if static else x_seq
@@ -203,6 +214,7 @@ class EIModule(nn.Module):
         if self.homeostasis is not None and self.homeostasis.tonic:
             currents = torch.cat([balanced, self._with_tonic(i_ie)], 1)
             reach = None  # a divisor is zero only where W_EI is, and then exactly
+        window = Window() if pool is None else pool.window(*currents.shape[2:])
         with torch.autocast(x.device.type, enabled=False):
             spikes = spiking_circuit(
                 _channels_last(currents).reshape(*lead, currents.shape[1]),
@@ -210,8 +222,9 @@ class EIModule(nn.Module):
                 *self._gain_and_bias(wide),
                 neuron,
                 None if reach is None else _channels_last(reach).reshape(*lead, reach.shape[1]),
+                window,
             )
-        size = currents.shape[2:]
+        size = [length // window.size for length in currents.shape[2:]]
         spikes = spikes.view(*x_seq.shape[:2], *size, -1)  # [T, B, H, W, E]
         return spikes.movedim(-1, 2)
 

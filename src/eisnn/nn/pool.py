@@ -6,8 +6,9 @@ Legend: T time, B batch, C channels, H / W height and width.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from eisnn.ops import Window, average, spread
 
 __all__ = ["AvgPool2d"]
 
@@ -19,18 +20,16 @@ class _AveragePool(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, size: int) -> Tensor:
-        return F.avg_pool2d(x, size)
+        return average(x, size)
 
     @staticmethod
     def setup_context(ctx, inputs, output):  # type: ignore[no-untyped-def]
-        x, ctx.size = inputs
-        height, width = x.shape[-2:]
-        ctx.rest = (0, width % ctx.size, 0, height % ctx.size)  # pixels that no window covers
+        x, size = inputs
+        ctx.shape = (size, *x.shape[-2:])
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
-        spread = F.interpolate(grad / ctx.size**2, scale_factor=ctx.size, mode="nearest")
-        return F.pad(spread, ctx.rest) if any(ctx.rest) else spread, None
+        return spread(grad, *ctx.shape), None
 
 
 class AvgPool2d(nn.Module):
@@ -46,8 +45,22 @@ class AvgPool2d(nn.Module):
 
     def forward(self, x_seq: Tensor) -> Tensor:
         """``[T, B, C, H, W]`` to ``[T, B, C, H // size, W // size]``."""
+        self.window(*x_seq.shape[3:])
         pooled: Tensor = _AveragePool.apply(x_seq.flatten(0, 1), self.size)  # type: ignore[no-untyped-call]
         return torch.unflatten(pooled, 0, x_seq.shape[:2])
+
+    def window(self, height: int, width: int) -> Window:
+        """The windows on maps of this size.
+
+        Raises:
+            ValueError: there are none.
+        """
+        if self.size > min(height, width):
+            raise ValueError(
+                f"AvgPool2d({self.size}) needs maps of {self.size}x{self.size} or more, got "
+                f"{height}x{width}. Use larger images or fewer pools"
+            )
+        return Window(self.size, width)
 
     def extra_repr(self) -> str:
         return str(self.size)

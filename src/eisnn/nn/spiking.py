@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from eisnn.nn.circuit import EIConv2d, EILinear, EIModule
 from eisnn.nn.lif import LIF
+from eisnn.nn.pool import AvgPool2d
 
 __all__ = ["Spiking", "Stateful"]
 
@@ -28,9 +29,10 @@ class Stateful(Protocol):
 class Spiking(nn.Sequential):
     """Modules over ``[T, B, ...]`` applied in order, fused where that changes nothing.
 
-    A circuit followed by its neurons runs as one operation. If somebody looks at either (a
-    hook is registered on it), they run one after the other, so that what there is to see is
-    there: the integrated current and the spikes. The values are the same.
+    A circuit followed by its neurons runs as one operation, and so does the average pool that
+    may come after them. If somebody looks at one of them (a hook is registered on it), it runs
+    by itself, so that what there is to see is there: the integrated current and the spikes.
+    The values are the same.
 
     Args:
         *modules: as for :class:`torch.nn.Sequential`.
@@ -76,15 +78,19 @@ class Spiking(nn.Sequential):
 
 
 def _run(x_seq: Tensor, *modules: nn.Module) -> Tensor:
-    remaining = list(modules)
-    while remaining:
-        module = remaining.pop(0)
-        following = remaining[0] if remaining else None
-        if _is_circuit(module) and _is_neurons(following):
-            x_seq = module.spikes(x_seq, following)
-            remaining.pop(0)
-        else:
+    following = [*modules[1:], None, None]
+    position = 0
+    while position < len(modules):
+        module, second, third = modules[position], following[position], following[position + 1]
+        if not (_is_circuit(module) and _is_neurons(second)):
             x_seq = module(x_seq)
+            position += 1
+        elif isinstance(module, EIConv2d) and _is_pool(third):
+            x_seq = module.spikes(x_seq, second, third)
+            position += 3
+        else:
+            x_seq = module.spikes(x_seq, second)
+            position += 2
     return x_seq
 
 
@@ -108,6 +114,14 @@ def _is_circuit(module: nn.Module) -> TypeGuard[EIModule]:
 
 def _is_neurons(module: nn.Module | None) -> TypeGuard[LIF]:
     return isinstance(module, LIF) and type(module).forward is LIF.forward and not _watched(module)
+
+
+def _is_pool(module: nn.Module | None) -> TypeGuard[AvgPool2d]:
+    return (
+        isinstance(module, AvgPool2d)
+        and type(module).forward is AvgPool2d.forward
+        and not _watched(module)
+    )
 
 
 def _watched(module: nn.Module) -> bool:

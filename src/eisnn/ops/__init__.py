@@ -8,15 +8,19 @@ from eisnn.ops.neuron import Neuron
 from eisnn.ops.product import linear
 from eisnn.ops.spiking_circuit import spiking_circuit
 from eisnn.ops.transforms import transforming
+from eisnn.ops.window import Window, average, spread
 
 __all__ = [
     "BACKENDS",
     "Neuron",
+    "Window",
+    "average",
     "backend_for",
     "circuit_weight",
     "convolve",
     "linear",
     "spiking_circuit",
+    "spread",
     "transforming",
     "unavailable",
     "use_backend",

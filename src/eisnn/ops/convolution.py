@@ -60,8 +60,8 @@ def _pointwise(x: Tensor, weight: Tensor, stride: Pair, padding: Pair, groups: i
     if groups > 1 or padding != (0, 0):
         y = F.conv2d(x.contiguous(), weight, None, stride, padding, 1, groups)
         return y.contiguous(memory_format=torch.channels_last)
-    x = x[:, :, :: stride[0], :: stride[1]]
-    return linear(x.permute(0, 2, 3, 1), weight.flatten(1)).permute(0, 3, 1, 2)
+    x = x.permute(0, 2, 3, 1)[:, :: stride[0], :: stride[1]]  # in this order gradients keep it
+    return linear(x, weight.flatten(1)).permute(0, 3, 1, 2)
 
 
 def _dense_pays(x: Tensor, weight: Tensor, stride: Pair, padding: Pair, dilation: Pair) -> bool:

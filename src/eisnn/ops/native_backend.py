@@ -9,6 +9,7 @@ from torch import Tensor
 
 from eisnn.ops.native_library import native_library, pointer, why_unavailable
 from eisnn.ops.neuron import Neuron
+from eisnn.ops.window import Window
 
 __all__ = ["backward", "forward", "unavailable"]
 
@@ -20,11 +21,12 @@ class _Circuit(ctypes.Structure):
     """``circuit`` of native.c."""
 
     _fields_ = [
-        *((name, ctypes.c_int64) for name in ("steps", "T", "B", "P", "E", "I")),
+        *((name, ctypes.c_int64) for name in ("steps", "T", "B", "H", "W", "E", "I", "size")),
         ("decay", ctypes.c_float),
         ("threshold", ctypes.c_float),
         ("surrogate", ctypes.c_int64),
         ("width", ctypes.c_float),
+        ("bfloat16", ctypes.c_int64),
         ("threads", ctypes.c_int64),
     ]
 
@@ -34,40 +36,50 @@ def unavailable() -> str | None:
     return why_unavailable(*_LIBRARY)
 
 
-def _circuit(i_div: Tensor, channels: int, neuron: Neuron) -> _Circuit:
+def _circuit(currents: Tensor, i_div: Tensor, neuron: Neuron, window: Window) -> _Circuit:
     steps, batch, positions, n_e = i_div.shape
     return _Circuit(
         steps,
         neuron.T,
         batch,
-        positions,
+        positions // window.columns,
+        window.columns,
         n_e,
-        channels - n_e,
+        currents.shape[-1] - n_e,
+        window.size,
         neuron.decay,
         neuron.v_threshold,
         _SURROGATES[neuron.surrogate],
         neuron.width,
+        currents.dtype == torch.bfloat16,
         torch.get_num_threads(),
     )
 
 
+def _known(x: Tensor) -> Tensor:
+    """In a type that native.c reads."""
+    return x if x.dtype in (torch.float32, torch.bfloat16) else x.float()
+
+
 def _pointers(*tensors: Tensor) -> list[ctypes.c_void_p]:
-    assert all(x.is_contiguous() and x.dtype == torch.float32 for x in tensors)
+    assert all(x.is_contiguous() for x in tensors)
     return [pointer(x) for x in tensors]
 
 
 def forward(
-    currents: Tensor, i_div: Tensor, gain_e: Tensor, bias: Tensor, neuron: Neuron
+    currents: Tensor, i_div: Tensor, gain_e: Tensor, bias: Tensor, neuron: Neuron, window: Window
 ) -> tuple[Tensor, Tensor]:
     """As :func:`eisnn.ops.torch_backend.forward`, in float32."""
-    wide = currents.float()
-    spikes = wide.new_empty(neuron.T, *i_div.shape[1:])
-    smallest = wide.new_empty(i_div.shape[:2])
-    circuit = _circuit(i_div, currents.shape[-1], neuron)
-    native_library(*_LIBRARY).eisnn_forward(
-        ctypes.byref(circuit), *_pointers(wide, i_div, gain_e, bias, spikes, smallest)
+    images = _known(currents)
+    circuit = _circuit(images, i_div, neuron, window)
+    steps, batch, positions, n_e = i_div.shape
+    means = images.new_empty(neuron.T, batch, window.count(positions), n_e)
+    smallest = i_div.new_empty(steps, batch)
+    failed = native_library(*_LIBRARY).eisnn_forward(
+        ctypes.byref(circuit), *_pointers(images, i_div, gain_e, bias, means, smallest)
     )
-    return spikes.to(currents.dtype), smallest
+    _check(failed)
+    return means.to(currents.dtype), smallest
 
 
 def backward(
@@ -78,18 +90,24 @@ def backward(
     bias: Tensor,
     smallest: Tensor,
     neuron: Neuron,
+    window: Window,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """As :func:`eisnn.ops.torch_backend.backward`, in float32."""
-    grad, wide = grad.float(), currents.float()
-    d_currents, d_div = torch.empty_like(wide), torch.empty_like(i_div)
-    circuit = _circuit(i_div, currents.shape[-1], neuron)
+    images = _known(currents)
+    grad = grad.to(images.dtype)
+    circuit = _circuit(images, i_div, neuron, window)
+    d_images, d_div = torch.empty_like(images), torch.empty_like(i_div)
     d_gain = gain_e.new_zeros(circuit.threads, len(gain_e))
     d_bias = torch.zeros_like(d_gain)
     failed = native_library(*_LIBRARY).eisnn_backward(
         ctypes.byref(circuit),
-        *_pointers(grad, wide, i_div, gain_e, bias, smallest),
-        *_pointers(d_currents, d_div, d_gain, d_bias),
+        *_pointers(grad, images, i_div, gain_e, bias, smallest),
+        *_pointers(d_images, d_div, d_gain, d_bias),
     )
+    _check(failed)
+    return d_images.to(currents.dtype), d_div, d_gain.sum(0), d_bias.sum(0)
+
+
+def _check(failed: int) -> None:
     if failed:
         raise MemoryError("no memory for the membrane potentials of one block of neurons")
-    return d_currents.to(currents.dtype), d_div, d_gain.sum(0), d_bias.sum(0)

@@ -1,14 +1,14 @@
 r"""From an E-I circuit's currents to its neurons' spikes in one operation.
 
 ``spikes = LIF(g_E * balanced / stab(W_div s_I) + b_E)`` with ``W_div = W_EI diag(g_I)``:
-stabilise, divide, gain, bias and the neurons over all time steps, forward and backward one
-call each. For the backward pass only the currents themselves are kept; divisors, quotients
-and membrane potentials are computed once more.
+stabilise, divide, gain, bias, the neurons over all time steps and the average pool that may
+follow them, forward and backward one call each. For the backward pass only the currents
+themselves are kept; divisors, quotients and membrane potentials are computed once more.
 
 Registered as ``torch.ops.eisnn.spiking_circuit`` with shapes for tracing and a derivative, so
 that ``torch.compile`` and ``torch.export`` pass through it.
 
-Legend: T time, B batch, P positions, E / I excitatory / inhibitory channels, C = E + I;
+Legend: T time, B batch, P positions, Q windows, E / I excitatory / inhibitory channels, C = E + I;
 ``steps`` is T, or 1 where the currents are the same at each step.
 """
 
@@ -22,18 +22,21 @@ from torch import Tensor
 from eisnn.ops.backend import BACKENDS, backend_for
 from eisnn.ops.neuron import Neuron
 from eisnn.ops.product import product
+from eisnn.ops.window import Window
 
 __all__ = ["spiking_circuit"]
 
-_NEURON = "int T, float tau, float v_threshold, str surrogate, float width"
+_SETTINGS = (
+    "int size, SymInt columns, int T, float tau, float v_threshold, str surrogate, float width"
+)
 _LIBRARY = torch.library.Library("eisnn", "FRAGMENT")
 _LIBRARY.define(
     "spiking_circuit(Tensor currents, Tensor weight_div, Tensor gain_e, Tensor bias, "
-    f"Tensor? reach, {_NEURON}) -> (Tensor, Tensor)"
+    f"Tensor? reach, {_SETTINGS}) -> (Tensor, Tensor)"
 )
 _LIBRARY.define(
     "spiking_circuit_backward(Tensor grad, Tensor currents, Tensor weight_div, Tensor gain_e, "
-    f"Tensor bias, Tensor? reach, Tensor smallest, {_NEURON}) -> (Tensor, Tensor, Tensor, Tensor)"
+    f"Tensor bias, Tensor? reach, Tensor smallest, {_SETTINGS}) -> (Tensor, Tensor, Tensor, Tensor)"
 )
 
 
@@ -44,8 +47,9 @@ def spiking_circuit(
     bias: Tensor,
     neuron: Neuron,
     reach: Tensor | None = None,
+    window: Window = Window(),  # noqa: B008
 ) -> Tensor:
-    """Spikes of the excitatory neurons of one circuit.
+    """Spikes of the excitatory neurons of one circuit, or their means over windows.
 
     Args:
         currents: the balanced currents and after them the inhibitory ones, ``[T, B, P, C]``,
@@ -57,12 +61,13 @@ def spiking_circuit(
         neuron: the neurons; its ``T`` is the number of steps.
         reach: booleans ``[steps, B, P, I]`` of
             :func:`eisnn.functional.convolution_reach`; ``None`` where zeros are exact.
+        window: of an average pool over positions; of size 1 for the spikes themselves.
 
     Returns:
-        ``[T, B, P, E]``, in the type of ``currents``.
+        ``[T, B, Q, E]``, in the type of ``currents``.
     """
     spikes, _ = torch.ops.eisnn.spiking_circuit(
-        currents.contiguous(), weight_div, gain_e, bias, reach, *neuron
+        currents.contiguous(), weight_div, gain_e, bias, reach, *window, *neuron
     )
     return spikes  # type: ignore[no-any-return]
 
@@ -83,13 +88,20 @@ def _forward(
     gain_e: Tensor,
     bias: Tensor,
     reach: Tensor | None,
+    size: int,
+    columns: int,
     *neuron: Any,
 ) -> tuple[Tensor, Tensor]:
     backend = BACKENDS[backend_for(currents.device, weight_div.dtype)]
     with torch.autocast(currents.device.type, enabled=False):
         _, i_div = _divisive(currents, weight_div, reach)
         result: tuple[Tensor, Tensor] = backend.forward(
-            currents, i_div, gain_e.contiguous(), bias.contiguous(), Neuron(*neuron)
+            currents,
+            i_div,
+            gain_e.contiguous(),
+            bias.contiguous(),
+            Neuron(*neuron),
+            Window(size, columns),
         )
     return result
 
@@ -102,6 +114,8 @@ def _backward(
     bias: Tensor,
     reach: Tensor | None,
     smallest: Tensor,
+    size: int,
+    columns: int,
     *neuron: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     backend = BACKENDS[backend_for(currents.device, weight_div.dtype)]
@@ -116,6 +130,7 @@ def _backward(
             bias.contiguous(),
             smallest,
             Neuron(*neuron),
+            Window(size, columns),
         )
         d_div = d_div.view(-1, n_e)
         d_s_i = d_currents.view(-1, n_e + n_i)[:, n_e:]
@@ -124,11 +139,20 @@ def _backward(
 
 
 def _forward_shapes(
-    currents: Tensor, weight_div: Tensor, gain_e: Tensor, bias: Tensor, reach: Any, *neuron: Any
+    currents: Tensor,
+    weight_div: Tensor,
+    gain_e: Tensor,
+    bias: Tensor,
+    reach: Any,
+    size: int,
+    columns: int,
+    T: int,
+    *neuron: Any,
 ) -> tuple[Tensor, Tensor]:
     steps, batch, positions, _ = currents.shape
-    spikes = currents.new_empty(neuron[0], batch, positions, weight_div.shape[0])
-    return spikes, weight_div.new_empty(steps, batch)
+    windows = Window(size, columns).count(positions)
+    means = currents.new_empty(T, batch, windows, weight_div.shape[0])
+    return means, weight_div.new_empty(steps, batch)
 
 
 def _backward_shapes(
@@ -144,12 +168,12 @@ def _backward_shapes(
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     ctx.save_for_backward(*inputs[:5], output[1])
-    ctx.neuron = inputs[5:]
+    ctx.settings = inputs[5:]
 
 
 def _derivative(ctx: Any, grad: Tensor, _: Any) -> tuple[Any, ...]:
-    grads = torch.ops.eisnn.spiking_circuit_backward(grad, *ctx.saved_tensors, *ctx.neuron)
-    return (*grads, None, *[None] * len(ctx.neuron))
+    grads = torch.ops.eisnn.spiking_circuit_backward(grad, *ctx.saved_tensors, *ctx.settings)
+    return (*grads, None, *[None] * len(ctx.settings))
 
 
 def _no_second_derivative(*_: Any) -> None:

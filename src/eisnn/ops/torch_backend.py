@@ -1,6 +1,6 @@
 """The fused operation in plain torch: any device, any floating type.
 
-Legend: T time, B batch, P positions, E / I excitatory / inhibitory channels, C = E + I;
+Legend: T time, B batch, P positions, Q windows, E / I excitatory / inhibitory channels, C = E + I;
 ``steps`` is T, or 1 where the currents are the same at each step.
 """
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from eisnn.ops.neuron import Neuron
+from eisnn.ops.window import Window
 
 __all__ = ["backward", "forward"]
 
@@ -24,9 +25,9 @@ def _quotient(currents: Tensor, i_div: Tensor, smallest: Tensor) -> Tensor:
 
 
 def forward(
-    currents: Tensor, i_div: Tensor, gain_e: Tensor, bias: Tensor, neuron: Neuron
+    currents: Tensor, i_div: Tensor, gain_e: Tensor, bias: Tensor, neuron: Neuron, window: Window
 ) -> tuple[Tensor, Tensor]:
-    """Spikes, and each sample's smallest positive divisor.
+    """Means of spikes over windows, and each sample's smallest positive divisor.
 
     Args:
         currents: balanced and inhibitory currents, ``[steps, B, P, C]``.
@@ -34,9 +35,10 @@ def forward(
         gain_e: ``[E]``.
         bias: ``[E]``.
         neuron: of the spikes.
+        window: of the means.
 
     Returns:
-        spikes ``[T, B, P, E]`` in the type of ``currents``, and ``[steps, B]``.
+        ``[T, B, Q, E]`` in the type of ``currents``, and ``[steps, B]``.
     """
     smallest = torch.where(i_div > 0, i_div, torch.inf).amin((2, 3))
     i_int = (gain_e * _quotient(currents, i_div, smallest)).add_(bias)
@@ -47,7 +49,7 @@ def forward(
         fired = _fired(h, neuron)
         out.copy_(fired)
         v = h.sub_(fired, alpha=neuron.v_threshold)
-    return spikes, smallest
+    return window.average(spikes), smallest
 
 
 def _fired(h: Tensor, neuron: Neuron) -> Tensor:
@@ -63,14 +65,16 @@ def backward(
     bias: Tensor,
     smallest: Tensor,
     neuron: Neuron,
+    window: Window,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients for what :func:`forward` took, from that of its spikes.
+    """Gradients for what :func:`forward` took, from that of its means.
 
     Returns:
         ``d_currents [steps, B, P, C]``, whose inhibitory channels are left for the caller to
         fill; ``d_div [steps, B, P, E]``; ``d_gain_e [E]``; ``d_bias [E]``.
     """
     n_e, steps = i_div.shape[-1], len(i_div)
+    grad = window.spread(grad, i_div.shape[2])
     quotient = _quotient(currents, i_div, smallest)
     i_int = (gain_e * quotient).add_(bias)
     h_seq = []

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from eisnn.ops.neuron import Neuron
+from eisnn.ops.window import Window
 
 __all__ = ["backward", "forward", "interpreted", "unavailable"]
 
@@ -82,7 +83,7 @@ def _smallest_positive(i_div: Tensor) -> Tensor:
 
 
 def forward(
-    currents: Tensor, i_div: Tensor, gain_e: Tensor, bias: Tensor, neuron: Neuron
+    currents: Tensor, i_div: Tensor, gain_e: Tensor, bias: Tensor, neuron: Neuron, window: Window
 ) -> tuple[Tensor, Tensor]:
     """As :func:`eisnn.ops.torch_backend.forward`, in float32."""
     steps, batch, positions, n_e = i_div.shape
@@ -109,7 +110,7 @@ def forward(
             **block,
             **_OPTIONS,
         )
-    return spikes, smallest
+    return window.average(spikes), smallest
 
 
 def backward(
@@ -120,9 +121,11 @@ def backward(
     bias: Tensor,
     smallest: Tensor,
     neuron: Neuron,
+    window: Window,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """As :func:`eisnn.ops.torch_backend.backward`, in float32."""
     steps, batch, positions, n_e = i_div.shape
+    grad = window.spread(grad, positions).contiguous()
     grid, block = _blocks(batch * positions, n_e)
     d_currents, d_div = torch.empty_like(currents), torch.empty_like(i_div)
     # The gradient at a step can take the place of the potential, which is read just before.

@@ -1,0 +1,55 @@
+"""Means over windows of a map, side by side: average pools.
+
+Legend: N samples, C channels, H / W height and width, h / w those in windows.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["Window", "average", "spread"]
+
+
+class Window(NamedTuple):
+    """Windows of ``size`` x ``size`` positions on maps of ``columns`` positions in a row.
+
+    Positions left over at the right and lower edge are in no window.
+    """
+
+    size: int = 1
+    columns: int = 1
+
+    def count(self, positions: int) -> int:
+        """Windows in a map of so many positions."""
+        return (positions // self.columns // self.size) * (self.columns // self.size)
+
+    def average(self, x: Tensor) -> Tensor:
+        """``[T, B, positions, E]`` to ``[T, B, windows, E]``."""
+        if self.size == 1:
+            return x
+        pooled = average(x.flatten(0, 1).unflatten(1, (-1, self.columns)).movedim(-1, 1), self.size)
+        return pooled.flatten(2).mT.reshape(*x.shape[:2], -1, x.shape[-1])
+
+    def spread(self, grad: Tensor, positions: int) -> Tensor:
+        """From the gradient of :meth:`average` to that of its input."""
+        if self.size == 1:
+            return grad
+        width = self.columns // self.size
+        windows = grad.flatten(0, 1).unflatten(1, (-1, width)).movedim(-1, 1)
+        spreaded = spread(windows, self.size, positions // self.columns, self.columns)
+        return spreaded.flatten(2).mT.reshape(*grad.shape[:2], positions, grad.shape[-1])
+
+
+def average(x: Tensor, size: int) -> Tensor:
+    """``[N, C, H, W]`` to ``[N, C, h, w]``."""
+    return F.avg_pool2d(x, size)
+
+
+def spread(grad: Tensor, size: int, height: int, width: int) -> Tensor:
+    """From the gradient ``[N, C, h, w]`` of :func:`average` to that of its input."""
+    rest = (0, width % size, 0, height % size)
+    x = F.interpolate(grad / size**2, scale_factor=size, mode="nearest")
+    return F.pad(x, rest) if any(rest) else x
