@@ -264,13 +264,14 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _ablate(options: argparse.Namespace) -> int:
-    from eisnn.training import ablation, recipe, survival
+    from eisnn.training import ablation, allocator, recipe, survival
 
     numbers = options.seeds.split(",")
     if not all(number.isdecimal() for number in numbers) or numbers == ["0"]:
         raise ValueError(f"--seeds takes a number or a list such as 0,5, got {options.seeds!r}")
     seeds = [int(n) for n in numbers] if len(numbers) > 1 else range(int(options.seeds))
     folder = options.out or Path("runs") / f"{Path(options.recipe).stem}-ablation"
+    allocator.keep_freed_memory()
     try:
         table = ablation.ablate(
             recipe.load_recipe(options.recipe, options.overrides),
@@ -289,11 +290,13 @@ def _ablate(options: argparse.Namespace) -> int:
 def _survive(start: Callable[[ModuleType], Any]) -> int:
     """Run, print the results, and turn a signal into the exit code that shells expect."""
     from eisnn.training import (  # brings Lightning, which takes seconds to import
+        allocator,
         result,
         run,
         survival,
     )
 
+    allocator.keep_freed_memory()
     try:
         results = start(run)
     except survival.Interrupted as signal:
