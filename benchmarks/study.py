@@ -109,6 +109,12 @@ def cpu() -> Plan:
         "mnist": _seeds(mnist, best_mnist, ("fit", "bn", "plain")),
         "four epochs": _seeds(replace(base, epochs=4), best, ("fit", "bn")),
         "four epochs, deep": _seeds(replace(deep, epochs=4), best, ("fit", "bn")),
+        "the twin at 0.03": [
+            replace(base, model=model, epochs=epochs, contender="bn", lr=0.03, seed=seed)
+            for model in ("vgg8", "vgg16")
+            for epochs in (1, 4)
+            for seed in range(3)
+        ],
         "fifty layers": [
             *(
                 replace(fifty, contender=name, epochs=12, lr=lr)
@@ -168,6 +174,7 @@ def cpu() -> Plan:
                 for model in ("vgg11", "vgg19")
                 for name in ("fit", "bn")
             ),
+            *(replace(base, model=m, contender="bn", lr=0.03) for m in ("vgg11", "vgg19")),
             *_seeds(replace(base, model="resnet18"), best, ("fit", "bn")),
         ],
         "shallower, mnist": [

@@ -59,6 +59,7 @@ def write_report(out: Path, scale: str, rows: Sequence[Row]) -> None:
     """Write ``SCALE-study.md`` and ``SCALE-study.png``."""
     text = f"{table(rows)}\n\nLearning rates, one seed that is not among the above:\n\n"
     (out / f"{scale}-study.md").write_text(text + grid_table(rows) + "\n")
+    rows = _at_best_rates(rows)
     figure = Figure(figsize=(12, 7), layout="constrained")
     axes = figure.subplots(2, 3)
     found = [row["run"]["model"] for row in rows if row["run"]["model"] in DEPTHS]
@@ -79,6 +80,22 @@ def write_report(out: Path, scale: str, rows: Sequence[Row]) -> None:
         if axis.get_legend_handles_labels()[0]:
             axis.legend(frameon=False, fontsize=8)
     figure.savefig(out / f"{scale}-study.png", dpi=110)
+
+
+def _at_best_rates(rows: Sequence[Row]) -> list[Row]:
+    """The grids, and of other runs those at the learning rate that served the contender best."""
+    groups: dict[tuple[Any, ...], dict[float, list[Row]]] = {}
+    for row in rows:
+        run = row["run"]
+        if run["seed"] != TUNING:
+            key = tuple(run[k] for k in ("model", "data", "samples", "epochs", "contender"))
+            groups.setdefault(key, {}).setdefault(run["lr"], []).append(row)
+
+    def mean(group: list[Row]) -> float:
+        return statistics.mean(row["accuracy"] for row in group)
+
+    chosen = [row for rates in groups.values() for row in max(rates.values(), key=mean)]
+    return [*chosen, *(row for row in rows if row["run"]["seed"] == TUNING)]
 
 
 def _learning_rates(axis: Axes, rows: Sequence[Row], _: str) -> None:

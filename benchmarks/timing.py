@@ -14,8 +14,8 @@ __all__ = ["Budget", "Effort", "Timing", "race", "ratio"]
 
 Name = TypeVar("Name", bound=Hashable)
 
-WARM_UP = 2
-"""Steps of each contender before anything is timed."""
+WARM_UP = 4
+"""Steps of each contender before anything is timed: the first still ask the system for memory."""
 
 FEWEST_REPEATS = 3
 """Made even where the time is up, so that there are quartiles."""

@@ -71,7 +71,7 @@ def _dense_pays(x: Tensor, weight: Tensor, stride: Pair, padding: Pair, dilation
         x.device.type == "cpu"
         and not torch.compiler.is_exporting()  # for any batch size
         and weight.dtype in (torch.float32, torch.float64)
-        and len(x) >= 32
+        and len(x) >= 16
         and size.numel() < kernel.numel()
         and stride == dilation == (1, 1)
         and all(p < k for p, k in zip(padding, kernel, strict=True))
