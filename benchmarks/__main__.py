@@ -19,7 +19,6 @@ from benchmarks.report import describe_case, describe_curves, describe_targets
 from benchmarks.synchronisation import synchronisation
 from benchmarks.targets import targets
 from benchmarks.timing import Budget, Effort
-from eisnn.training.allocator import keep_freed_memory
 
 __all__ = ["main"]
 
@@ -39,7 +38,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         torch.set_num_threads(options.threads)
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True  # for all: each finds its fastest algorithms
-    keep_freed_memory()  # for all, as `eisnn train` does
     effort = Effort(options.repeats, 0 if options.quick else 0.1)
     curves = CURVES if "curves" in options.cases else {}
     cases = [name for name in options.cases if name in CASES]

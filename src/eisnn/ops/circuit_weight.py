@@ -63,6 +63,7 @@ def _keep(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
 def _derivative(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     weight_ie, weight_ei = ctx.saved_tensors
     wide = torch.promote_types(grad.dtype, torch.float32)
+    grad = grad.contiguous()
     d_balanced, d_inhibitory = grad.to(wide).flatten(1).split(list(weight_ei.shape))
     with torch.autocast(grad.device.type, enabled=False):
         d_ie = d_inhibitory - product(weight_ei.to(wide).T, d_balanced.T)

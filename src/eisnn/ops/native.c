@@ -184,13 +184,13 @@ int eisnn_forward(const circuit *c, const void *restrict currents, const float *
     return failed;
 }
 
-/* From grad [T, B, Q, E] to the excitatory channels of d_currents [steps, B, P, C], to
- * d_div [steps, B, P, E], and to each thread's share of d_gain and d_bias [threads, E]. */
+/* From grad [T, B, Q, E] to the excitatory channels of d_currents [steps, B, P, C], to the
+ * gradient of i_div [steps, B, P, E], which takes its place, and to each thread's share of
+ * d_gain and d_bias [threads, E]. */
 int eisnn_backward(const circuit *c, const void *restrict grad, const void *restrict currents,
-                   const float *restrict i_div, const float *restrict gain,
-                   const float *restrict bias, const float *restrict smallest,
-                   void *restrict d_currents, float *restrict d_div, float *restrict d_gain,
-                   float *restrict d_bias) {
+                   float *restrict i_div, const float *restrict gain, const float *restrict bias,
+                   const float *restrict smallest, void *restrict d_currents,
+                   float *restrict d_gain, float *restrict d_bias) {
     const int64_t T = c->T, E = c->E, C = c->E + c->I, P = c->H * c->W, rows = c->B * P;
     const int64_t down = c->H / c->size, across = c->W / c->size, windows = c->B * down * across;
     const float decay = c->decay, threshold = c->threshold, area = (float)(c->size * c->size);
@@ -258,7 +258,7 @@ int eisnn_backward(const circuit *c, const void *restrict grad, const void *rest
                     if (c->steps > 1 || t == 0) {
                         const int64_t at = (c->steps == 1 ? 0 : t) * rows + row;
                         put(c, d_currents, at * C + first, n, to_balanced);
-                        memcpy(d_div + at * E + first, to_div, sizeof(float) * n);
+                        memcpy(i_div + at * E + first, to_div, sizeof(float) * n);
                     }
                 }
                 float *gain_share = d_gain + thread * E + first;

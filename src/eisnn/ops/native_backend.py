@@ -96,16 +96,16 @@ def backward(
     images = _known(currents)
     grad = grad.to(images.dtype)
     circuit = _circuit(images, i_div, neuron, window)
-    d_images, d_div = torch.empty_like(images), torch.empty_like(i_div)
+    d_images = torch.empty_like(images)
     d_gain = gain_e.new_zeros(circuit.threads, len(gain_e))
     d_bias = torch.zeros_like(d_gain)
     failed = native_library(*_LIBRARY).eisnn_backward(
         ctypes.byref(circuit),
         *_pointers(grad, images, i_div, gain_e, bias, smallest),
-        *_pointers(d_images, d_div, d_gain, d_bias),
+        *_pointers(d_images, d_gain, d_bias),
     )
     _check(failed)
-    return d_images.to(currents.dtype), d_div, d_gain.sum(0), d_bias.sum(0)
+    return d_images.to(currents.dtype), i_div, d_gain.sum(0), d_bias.sum(0)
 
 
 def _check(failed: int) -> None:

@@ -69,6 +69,9 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients for what :func:`forward` took, from that of its means.
 
+    Args:
+        i_div: its memory may be taken for ``d_div``.
+
     Returns:
         ``d_currents [steps, B, P, C]``, whose inhibitory channels are left for the caller to
         fill; ``d_div [steps, B, P, E]``; ``d_gain_e [E]``; ``d_bias [E]``.
