@@ -139,8 +139,8 @@ def cpu() -> Plan:
         "ablation": [replace(base, contender=name) for name in ablations],
         "outputs clipped": [
             replace(base, model=model, contender="fit, outputs clipped", seed=seed)
-            for model in ("vgg8", "vgg16")
-            for seed in range(3)
+            for model, seeds in (("vgg16", 3), ("vgg19", 1), ("vgg8", 3), ("resnet18", 1))
+            for seed in range(seeds)
         ],
         "grid": [
             replace(base, contender=name, lr=lr, seed=TUNING)
