@@ -135,6 +135,7 @@ def cpu() -> Plan:
         "fifty layers, images": [
             replace(base, model="resnet50"),
             *_seeds(photographs, best_fifty, ("fit, outputs clipped", "bn")),
+            *_seeds(photographs, {"bn": 0.03}, ("bn",)),
         ],
         "ablation": [replace(base, contender=name) for name in ablations],
         "outputs clipped": [

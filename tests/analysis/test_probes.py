@@ -14,7 +14,7 @@ import eisnn
 from eisnn.analysis import Probe
 from eisnn.analysis.probes import LayerStatistics
 from eisnn.analysis.watching import Snapshot, layers_of, watch
-from eisnn.nn import LIF, EIConv2d, EILinear, EIOutput, Spiking
+from eisnn.nn import LIF, AvgPool2d, EIConv2d, EILinear, EIOutput, Spiking
 from processes import leave
 
 
@@ -34,6 +34,20 @@ def seen(model: nn.Module, x: Tensor) -> list[Snapshot]:
     with watch(model, snapshots.append):
         model(x)
     return snapshots
+
+
+def test_spikes_before_a_pool_are_spikes() -> None:
+    circuit, lif, pool = EIConv2d(2, 8, 3, padding=1), LIF(), AvgPool2d(2)
+    model = Spiking(circuit, lif, pool)  # one operation when nobody watches
+    x = torch.rand(3, 6, 2, 5, 5)
+    eisnn.ei_init_(model, x)
+    expected = model(x)
+    snapshots: list[Snapshot] = []
+    with watch(model, snapshots.append):
+        assert torch.equal(model(x), expected)
+    (snapshot,) = snapshots
+    assert torch.equal(snapshot.quantities["spikes"], lif(circuit(x)))
+    assert snapshot.quantities["spikes"].shape == snapshot.quantities["v"].shape
 
 
 def test_quantities_equal_those_of_the_layers_run_one_by_one() -> None:

@@ -160,6 +160,27 @@ def test_a_pool_after_a_convolution_is_fused_too(size: int, watched: str) -> Non
         assert torch.equal(seen[0], lif(layer(x)))
 
 
+def test_a_circuit_with_spikes_of_its_own_gets_no_pool() -> None:
+    class Own(EIConv2d):
+        def spikes(self, x_seq: Tensor, lif: LIF) -> Tensor:  # type: ignore[override]
+            return 2 * super().spikes(x_seq, lif)
+
+    layer, lif, pool = filled(Own(6, 9, 3, padding=1)), LIF(), AvgPool2d(2)
+    x = batch_for("conv", 3, 4).float()
+    assert torch.equal(Spiking(layer, lif, pool)(x), pool(2 * lif(layer(x))))
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (3, 4, 5), (1, 2, 3, 4, 5, 6)])
+def test_a_pool_takes_maps_over_time(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"takes \[T, B, C, H, W\], got shape"):
+        AvgPool2d(2)(torch.rand(shape))
+
+
+def test_a_window_has_a_size() -> None:
+    with pytest.raises(ValueError, match="positive number of pixels, got 0"):
+        AvgPool2d(0)
+
+
 def test_maps_smaller_than_a_window_are_refused() -> None:
     layer = filled(LAYERS["conv"]())
     for net in (Spiking(layer, LIF(), AvgPool2d(6)), Spiking(AvgPool2d(6))):

@@ -210,6 +210,26 @@ def test_a_broken_current_does_not_pass_for_silence(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_an_overflow_at_a_step_does_not_reach_back(backend: str) -> None:
+    currents = torch.ones(3, 1, 1, 2)
+    currents[2, 0, 0] = torch.tensor([1e9, 1e-30])
+    currents.requires_grad_()
+    one, neuron = torch.ones(1), ops.Neuron(3, 2.0, 1.0, "LeakyReLU", 0.01)
+    with ops.use_backend(backend):
+        out = ops.spiking_circuit(currents, torch.ones(1, 1), one, torch.zeros(1), neuron)
+        (grad,) = torch.autograd.grad(out.sum(), currents)
+    assert torch.equal(grad[:2, 0, 0], torch.tensor([[1.75, -1.75], [1.5, -1.5]]))
+    assert grad[2].isinf().any()
+
+
+@pytest.mark.parametrize("window", [ops.Window(2, 5), ops.Window(5, 4), ops.Window(0, 4)])
+def test_windows_that_do_not_fit_are_refused(window: ops.Window) -> None:
+    case = make(positions=12, window=window)
+    with pytest.raises(ValueError, match="got 12 positions in rows of"):
+        case.fused(*case.tensors())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_sample_that_is_silent_fires_by_its_biases_alone(backend: str) -> None:
     case = make(n_e=3)
     bias = torch.tensor([0.0, 0.75, 1.0])
@@ -239,13 +259,15 @@ def test_any_memory_layout_gives_the_same(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_an_empty_batch_is_no_batch(backend: str) -> None:
-    case = make(batch=1)
+@pytest.mark.parametrize("window", [ops.Window(), ops.Window(2, 3)], ids=["spikes", "means"])
+def test_an_empty_batch_is_no_batch(backend: str, window: ops.Window) -> None:
+    case = make(batch=1, positions=6, window=window)
     inputs = case.tensors()
     inputs[0] = inputs[0].detach()[:, :0].requires_grad_()
+    shape = (4, 0, window.count(6), 7)
     with ops.use_backend(backend):
-        out, *grads = run(case.fused, inputs, torch.zeros(4, 0, 5, 7))
-    assert out.shape == (4, 0, 5, 7)
+        out, *grads = run(case.fused, inputs, torch.zeros(shape))
+    assert out.shape == shape
     assert all(not g.any() for g in grads)
 
 

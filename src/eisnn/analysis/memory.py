@@ -179,7 +179,10 @@ class _Alive(TorchDispatchMode):
 
 
 def _work_space(func: Any, args: Any) -> int:
-    """What the fused operation takes for itself: inhibition and divisors, in float32."""
+    """What the fused operation takes for itself: inhibition and divisors, in float32.
+
+    Their gradient takes the divisors' place only in C; pooled spikes are whole everywhere else.
+    """
     copies = {"eisnn::spiking_circuit": (0, 1), "eisnn::spiking_circuit_backward": (1, 2)}
     first, divisors = copies.get(func.name().split(".")[0], (0, 0))
     if not divisors:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from eisnn.analysis.wrapping import wrapped
-from eisnn.nn import LIF, EIModule, EIOutput, TimeWise
+from eisnn.nn import LIF, AvgPool2d, EIModule, EIOutput, TimeWise
 
 __all__ = ["Kind", "Snapshot", "layers_of", "watch"]
 
@@ -132,16 +132,7 @@ class _Watcher:
             return method(*args, **kwargs)
         seen: Tensor | None = next(iter((*args, *kwargs.values())), None)
         if method.__name__ == "spikes":
-            self.inside = True
-            try:
-                spikes = method(*args, **kwargs)
-            finally:
-                self.inside = False
-            assert isinstance(module, EIModule)
-            lif: LIF = (*args, *kwargs.values())[1]
-            self._circuit(module, seen)
-            self._neurons(lif, self.pending["i_int"], spikes)
-            return spikes
+            return self._spikes(module, method, *args, **kwargs)
         result = method(*args, **kwargs)
         if isinstance(module, EIModule):
             self._circuit(module, seen)
@@ -158,6 +149,20 @@ class _Watcher:
         if module is self.model:
             self.flush()
         return result
+
+    def _spikes(
+        self, module: nn.Module, method: Any, x: Tensor, lif: LIF, pool: AvgPool2d | None = None
+    ) -> Tensor:
+        """A circuit with its neurons, and after them the pool by itself: its input is wanted."""
+        assert isinstance(module, EIModule)
+        self.inside = True
+        try:
+            spikes: Tensor = method(x, lif)
+        finally:
+            self.inside = False
+        self._circuit(module, x)
+        self._neurons(lif, self.pending["i_int"], spikes)
+        return spikes if pool is None else pool(spikes)
 
     @torch.no_grad()
     def _circuit(self, module: EIModule, x: Tensor | None) -> None:

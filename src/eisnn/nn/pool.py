@@ -41,10 +41,14 @@ class AvgPool2d(nn.Module):
 
     def __init__(self, size: int) -> None:
         super().__init__()
+        if size < 1:
+            raise ValueError(f"size must be a positive number of pixels, got {size}")
         self.size = size
 
     def forward(self, x_seq: Tensor) -> Tensor:
         """``[T, B, C, H, W]`` to ``[T, B, C, H // size, W // size]``."""
+        if x_seq.dim() != 5:
+            raise ValueError(f"AvgPool2d takes [T, B, C, H, W], got shape {tuple(x_seq.shape)}")
         self.window(*x_seq.shape[3:])
         pooled: Tensor = _AveragePool.apply(x_seq.flatten(0, 1), self.size)  # type: ignore[no-untyped-call]
         return torch.unflatten(pooled, 0, x_seq.shape[:2])

@@ -29,10 +29,10 @@ class Stateful(Protocol):
 class Spiking(nn.Sequential):
     """Modules over ``[T, B, ...]`` applied in order, fused where that changes nothing.
 
-    A circuit followed by its neurons runs as one operation, and so does the average pool that
-    may come after them. If somebody looks at one of them (a hook is registered on it), it runs
-    by itself, so that what there is to see is there: the integrated current and the spikes.
-    The values are the same.
+    A circuit followed by its neurons runs as one operation, with the average pool that may come
+    after them. If somebody looks at the circuit or the neurons (a hook is registered on one),
+    all of them run one after the other, and so does the pool if somebody looks at that: what
+    there is to see is there, the integrated current and the spikes. The values are the same.
 
     Args:
         *modules: as for :class:`torch.nn.Sequential`.
@@ -85,7 +85,7 @@ def _run(x_seq: Tensor, *modules: nn.Module) -> Tensor:
         if not (_is_circuit(module) and _is_neurons(second)):
             x_seq = module(x_seq)
             position += 1
-        elif isinstance(module, EIConv2d) and _is_pool(third):
+        elif _takes_pool(module) and _is_pool(third):
             x_seq = module.spikes(x_seq, second, third)
             position += 3
         else:
@@ -114,6 +114,10 @@ def _is_circuit(module: nn.Module) -> TypeGuard[EIModule]:
 
 def _is_neurons(module: nn.Module | None) -> TypeGuard[LIF]:
     return isinstance(module, LIF) and type(module).forward is LIF.forward and not _watched(module)
+
+
+def _takes_pool(module: EIModule) -> bool:
+    return isinstance(module, EIConv2d) and type(module).spikes is EIConv2d.spikes
 
 
 def _is_pool(module: nn.Module | None) -> TypeGuard[AvgPool2d]:

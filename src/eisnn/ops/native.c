@@ -203,8 +203,7 @@ int eisnn_backward(const circuit *c, const void *restrict grad, const void *rest
         const int64_t thread = 0;
 #endif
         /* potentials, divisors and quotients of one block over time */
-        float *restrict h_seq = malloc(sizeof(float) * BLOCK * T * 3);
-        float *restrict by_seq = h_seq + BLOCK * T, *restrict q_seq = by_seq + BLOCK * T;
+        float *h_seq = malloc(sizeof(float) * BLOCK * T * 3);
         failed = h_seq == NULL;
 #pragma omp for schedule(static)
         for (int64_t row = 0; row < rows; row++) {
@@ -222,8 +221,8 @@ int eisnn_backward(const circuit *c, const void *restrict grad, const void *rest
                         values(c, currents, (step * rows + row) * C + first, n, room);
                     const float *div = i_div + (step * rows + row) * E + first;
                     const float least = smallest[step * c->B + b];
-                    float *h_t = h_seq + t * BLOCK, *by_t = by_seq + t * BLOCK;
-                    float *q_t = q_seq + t * BLOCK;
+                    float *restrict h_t = h_seq + 3 * t * BLOCK;
+                    float *restrict by_t = h_t + BLOCK, *restrict q_t = by_t + BLOCK;
                     for (int64_t i = 0; i < n; i++) {
                         float by = divisor(div[i], least);
                         float q = balanced[i] / by;
@@ -237,23 +236,24 @@ int eisnn_backward(const circuit *c, const void *restrict grad, const void *rest
                 float carry[BLOCK] = {0}, sum_gain[BLOCK] = {0}, sum_bias[BLOCK] = {0};
                 float to_balanced[BLOCK] = {0}, to_div[BLOCK] = {0};
                 for (int64_t t = T - 1; t >= 0; t--) {
-                    const float *by_t = by_seq + t * BLOCK, *q_t = q_seq + t * BLOCK;
-                    const float keep = c->steps == 1 ? 1.0f : 0.0f;
+                    const float *h_t = h_seq + 3 * t * BLOCK;
+                    const float *by_t = h_t + BLOCK, *q_t = by_t + BLOCK;
+                    const int sums = c->steps == 1;
                     float d[BLOCK] = {0};
                     if (inside) {
                         const int64_t at = (t * windows + window) * E + first;
                         const float *from = values(c, grad, at, n, room);
                         for (int64_t i = 0; i < n; i++) d[i] = from[i] / area;
                     }
-                    apply_surrogate(c, d, h_seq + t * BLOCK, n);
+                    apply_surrogate(c, d, h_t, n);
                     for (int64_t i = 0; i < n; i++) {
                         float dh = d[i] + decay * carry[i];
                         float db = g[i] * dh / by_t[i];
                         carry[i] = dh;
                         sum_bias[i] += dh;
                         sum_gain[i] += dh * q_t[i];
-                        to_balanced[i] = keep * to_balanced[i] + db;
-                        to_div[i] = keep * to_div[i] - db * q_t[i];
+                        to_balanced[i] = sums ? to_balanced[i] + db : db;
+                        to_div[i] = sums ? to_div[i] - db * q_t[i] : -db * q_t[i];
                     }
                     if (c->steps > 1 || t == 0) {
                         const int64_t at = (c->steps == 1 ? 0 : t) * rows + row;

@@ -61,22 +61,23 @@ def _known(x: Tensor) -> Tensor:
     return x if x.dtype in (torch.float32, torch.bfloat16) else x.float()
 
 
-def _pointers(*tensors: Tensor) -> list[ctypes.c_void_p]:
-    assert all(x.is_contiguous() for x in tensors)
+def _pointers(dtype: torch.dtype, *tensors: Tensor) -> list[ctypes.c_void_p]:
+    assert all(x.is_contiguous() and x.dtype in (dtype, torch.float32) for x in tensors)
     return [pointer(x) for x in tensors]
 
 
 def forward(
     currents: Tensor, i_div: Tensor, gain_e: Tensor, bias: Tensor, neuron: Neuron, window: Window
 ) -> tuple[Tensor, Tensor]:
-    """As :func:`eisnn.ops.torch_backend.forward`, in float32."""
+    """As :func:`eisnn.ops.torch_backend.forward`; float32 and bfloat16 are read as they are."""
     images = _known(currents)
     circuit = _circuit(images, i_div, neuron, window)
     steps, batch, positions, n_e = i_div.shape
     means = images.new_empty(neuron.T, batch, window.count(positions), n_e)
     smallest = i_div.new_empty(steps, batch)
     failed = native_library(*_LIBRARY).eisnn_forward(
-        ctypes.byref(circuit), *_pointers(images, i_div, gain_e, bias, means, smallest)
+        ctypes.byref(circuit),
+        *_pointers(images.dtype, images, i_div, gain_e, bias, means, smallest),
     )
     _check(failed)
     return means.to(currents.dtype), smallest
@@ -92,7 +93,7 @@ def backward(
     neuron: Neuron,
     window: Window,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """As :func:`eisnn.ops.torch_backend.backward`, in float32."""
+    """As :func:`eisnn.ops.torch_backend.backward`; ``d_div`` takes the place of ``i_div``."""
     images = _known(currents)
     grad = grad.to(images.dtype)
     circuit = _circuit(images, i_div, neuron, window)
@@ -101,8 +102,8 @@ def backward(
     d_bias = torch.zeros_like(d_gain)
     failed = native_library(*_LIBRARY).eisnn_backward(
         ctypes.byref(circuit),
-        *_pointers(grad, images, i_div, gain_e, bias, smallest),
-        *_pointers(d_images, d_gain, d_bias),
+        *_pointers(images.dtype, grad, images, i_div, gain_e, bias, smallest),
+        *_pointers(images.dtype, d_images, d_gain, d_bias),
     )
     _check(failed)
     return d_images.to(currents.dtype), i_div, d_gain.sum(0), d_bias.sum(0)
@@ -110,4 +111,4 @@ def backward(
 
 def _check(failed: int) -> None:
     if failed:
-        raise MemoryError("no memory for the membrane potentials of one block of neurons")
+        raise MemoryError("no memory for one block of neurons over all time steps")

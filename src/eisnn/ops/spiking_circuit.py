@@ -65,7 +65,11 @@ def spiking_circuit(
 
     Returns:
         ``[T, B, Q, E]``, in the type of ``currents``.
+
+    Raises:
+        ValueError: the window does not fit the positions.
     """
+    window.check(currents.shape[2])
     spikes, _ = torch.ops.eisnn.spiking_circuit(
         currents.contiguous(), weight_div, gain_e, bias, reach, *window, *neuron
     )

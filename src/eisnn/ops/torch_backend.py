@@ -70,7 +70,7 @@ def backward(
     """Gradients for what :func:`forward` took, from that of its means.
 
     Args:
-        i_div: its memory may be taken for ``d_div``.
+        i_div: a backend may put ``d_div`` in its place.
 
     Returns:
         ``d_currents [steps, B, P, C]``, whose inhibitory channels are left for the caller to

@@ -22,6 +22,25 @@ class Window(NamedTuple):
     size: int = 1
     columns: int = 1
 
+    def check(self, positions: int) -> None:
+        """Whether so many positions are rows of ``columns``, with room for a window.
+
+        Raises:
+            ValueError: they are not.
+        """
+        size, columns = self
+        if size == 1 and columns == 1:
+            return
+        if (
+            columns < 1
+            or positions % columns
+            or not 1 <= size <= min(columns, positions // columns)
+        ):
+            raise ValueError(
+                f"windows of {size}x{size} need maps of that size or more, in equal rows, got "
+                f"{positions} positions in rows of {columns}"
+            )
+
     def count(self, positions: int) -> int:
         """Windows in a map of so many positions."""
         return (positions // self.columns // self.size) * (self.columns // self.size)
@@ -31,7 +50,7 @@ class Window(NamedTuple):
         if self.size == 1:
             return x
         pooled = average(x.flatten(0, 1).unflatten(1, (-1, self.columns)).movedim(-1, 1), self.size)
-        return pooled.flatten(2).mT.reshape(*x.shape[:2], -1, x.shape[-1])
+        return pooled.flatten(2).mT.reshape(*x.shape[:2], self.count(x.shape[2]), x.shape[-1])
 
     def spread(self, grad: Tensor, positions: int) -> Tensor:
         """From the gradient of :meth:`average` to that of its input."""
