@@ -16,8 +16,8 @@ def keep_freed_memory() -> None:
     """Have the C library keep what the process frees on the CPU, for what it allocates next.
 
     A training step allocates the same memory again and again. glibc hands it back to the system
-    in between, and the system clears each page that it gives out anew: about a tenth of a step
-    of VGG-8 or ResNet-18 (docs/results/speed.md). Blocks of 32 MiB and more are still handed
+    in between, and the system clears each page that it gives out anew: 4 to 8 % of a step of
+    ResNet-18 or VGG-8 (docs/results/speed.md). Blocks of 32 MiB and more are still handed
     back. It concerns the whole process, hence it is for commands, which own theirs; what
     ``MALLOC_TRIM_THRESHOLD_`` asks for goes first. Does nothing with other C libraries.
     """
