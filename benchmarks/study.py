@@ -175,7 +175,10 @@ def cpu() -> Plan:
                 for model in ("vgg11", "vgg19")
                 for name in ("fit", "bn")
             ),
-            *(replace(base, model=m, contender="bn", lr=0.03) for m in ("vgg11", "vgg19")),
+            *(
+                replace(base, model=model, contender="bn", lr=0.03)
+                for model in ("vgg11", "vgg19", "resnet18")
+            ),
             *_seeds(replace(base, model="resnet18"), best, ("fit", "bn")),
         ],
         "shallower, mnist": [
