@@ -208,9 +208,9 @@ int eisnn_backward(const circuit *c, const void *restrict grad, const void *rest
 #pragma omp for schedule(static)
         for (int64_t row = 0; row < rows; row++) {
             if (failed) continue;
-            const int64_t b = row / P, i = row % P / c->W / c->size, j = row % c->W / c->size;
-            const int64_t window = (b * down + i) * across + j;
-            const int inside = i < down && j < across;
+            const int64_t b = row / P, y = row % P / c->W / c->size, x = row % c->W / c->size;
+            const int64_t window = (b * down + y) * across + x;
+            const int inside = y < down && x < across;
             for (int64_t first = 0; first < E; first += BLOCK) {
                 const int64_t n = E - first < BLOCK ? E - first : BLOCK;
                 const float *g = gain + first;
