@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import library
 
 from eisnn import functional, ops
 
@@ -33,4 +34,4 @@ def test_low_precision_weights_are_folded_in_float32(dtype: torch.dtype) -> None
 
 def test_it_is_registered_as_pytorch_wants() -> None:
     inputs = tuple(torch.rand(s).requires_grad_() for s in ((3, 2, 2, 1), (2, 2, 2, 1), (3, 2)))
-    torch.library.opcheck(torch.ops.eisnn.circuit_weight, inputs)
+    library.opcheck(torch.ops.eisnn.circuit_weight, inputs)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, library
 
 from eisnn.ops import backend_for, convolve, use_backend
 from eisnn.ops.convolution3x3 import convolve3x3, unavailable
@@ -194,7 +194,7 @@ def test_second_derivatives() -> None:
 @needs_compiler
 def test_tracing() -> None:
     x, weight, _ = _convolution(2, 3, 4, 5, 6)
-    torch.library.opcheck(
+    library.opcheck(
         torch.ops.eisnn.convolution3x3,
         (
             x.contiguous(memory_format=torch.channels_last).requires_grad_(),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, library
 
 from eisnn.ops import linear
 from eisnn.ops.product import product
@@ -74,4 +74,4 @@ def test_zeros_are_exact() -> None:
 
 def test_tracing() -> None:
     a, b = torch.rand(3, 4, requires_grad=True), torch.rand(5, 4, requires_grad=True)
-    torch.library.opcheck(torch.ops.eisnn.product, (a, b))
+    library.opcheck(torch.ops.eisnn.product, (a, b))

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, library
 
 from eisnn import functional, ops
 from eisnn.functional import SURROGATES, ArcTan, LeakyReLU, Sigmoid, Surrogate
@@ -302,11 +302,11 @@ def test_operators_are_registered_as_pytorch_wants(
     case = make(steps=steps, positions=6, reach=reach)
     settings = (*window, case.T, case.tau, case.threshold, "Sigmoid", 4.0)
     currents, *rest = case.tensors()
-    torch.library.opcheck(torch.ops.eisnn.spiking_circuit, (currents, *rest, case.reach, *settings))
+    library.opcheck(torch.ops.eisnn.spiking_circuit, (currents, *rest, case.reach, *settings))
     with torch.no_grad():
         spikes, smallest = torch.ops.eisnn.spiking_circuit(currents, *rest, case.reach, *settings)
         fixed = [x.detach() for x in (currents, *rest)]
-        torch.library.opcheck(
+        library.opcheck(
             torch.ops.eisnn.spiking_circuit_backward,
             (torch.rand_like(spikes), *fixed, case.reach, smallest, *settings),
         )

@@ -6,9 +6,10 @@ Legend: T time, B batch, C channels, H / W height and width.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eisnn.ops import Window, average, spread
+from eisnn.ops import Window, spread
 
 __all__ = ["AvgPool2d"]
 
@@ -20,7 +21,7 @@ class _AveragePool(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, size: int) -> Tensor:
-        return average(x, size)
+        return F.avg_pool2d(x, size)
 
     @staticmethod
     def setup_context(ctx, inputs, output):  # type: ignore[no-untyped-def]

@@ -8,13 +8,12 @@ from eisnn.ops.neuron import Neuron
 from eisnn.ops.product import linear
 from eisnn.ops.spiking_circuit import spiking_circuit
 from eisnn.ops.transforms import transforming
-from eisnn.ops.window import Window, average, spread
+from eisnn.ops.window import Window, spread
 
 __all__ = [
     "BACKENDS",
     "Neuron",
     "Window",
-    "average",
     "backend_for",
     "circuit_weight",
     "convolve",

@@ -16,12 +16,10 @@ from torch import Tensor
 
 from eisnn.functional.circuit import fold
 from eisnn.ops.product import product
+from eisnn.ops.registration import register
 from eisnn.ops.transforms import transforming
 
 __all__ = ["circuit_weight"]
-
-_LIBRARY = torch.library.Library("eisnn", "FRAGMENT")
-_LIBRARY.define("circuit_weight(Tensor weight_ee, Tensor weight_ie, Tensor weight_ei) -> Tensor")
 
 
 def circuit_weight(weight_ee: Tensor, weight_ie: Tensor, weight_ei: Tensor) -> Tensor:
@@ -75,8 +73,10 @@ def _derivative(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     )
 
 
-_LIBRARY.impl("circuit_weight", _forward, "CompositeExplicitAutograd")
-torch.library.register_fake("eisnn::circuit_weight", _forward_shapes, lib=_LIBRARY)
-torch.library.register_autograd(
-    "eisnn::circuit_weight", _derivative, setup_context=_keep, lib=_LIBRARY
+register(
+    "circuit_weight(Tensor weight_ee, Tensor weight_ie, Tensor weight_ei) -> Tensor",
+    _forward,
+    _forward_shapes,
+    _derivative,
+    _keep,
 )

@@ -21,16 +21,11 @@ from torch import Tensor
 
 from eisnn.ops.backend import backend_for
 from eisnn.ops.native_library import native_library, pointer, why_unavailable
+from eisnn.ops.registration import register
 
 __all__ = ["convolve3x3", "unavailable"]
 
 _NATIVE = ("winograd.c", "-ffp-contract=fast")
-_LIBRARY = torch.library.Library("eisnn", "FRAGMENT")
-_LIBRARY.define("convolution3x3(Tensor x, Tensor weight) -> Tensor")
-_LIBRARY.define(
-    "convolution3x3_backward(Tensor grad, Tensor x, Tensor weight, bool input_gradient) "
-    "-> (Tensor, Tensor)"
-)
 _GEOMETRY = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1)
 """Stride, padding, dilation, transposed, output padding, groups."""
 
@@ -136,16 +131,18 @@ def _second_derivative(ctx: Any, grad_x: Tensor | None, grad_w: Tensor | None) -
     return d_grad, d_x, d_weight.to(weight.dtype), None
 
 
-_LIBRARY.impl("convolution3x3", _forward, "CompositeExplicitAutograd")
-_LIBRARY.impl("convolution3x3_backward", _backward, "CompositeExplicitAutograd")
-torch.library.register_fake("eisnn::convolution3x3", _forward_shapes, lib=_LIBRARY)
-torch.library.register_fake("eisnn::convolution3x3_backward", _backward_shapes, lib=_LIBRARY)
-torch.library.register_autograd(
-    "eisnn::convolution3x3", _derivative, setup_context=_keep, lib=_LIBRARY
+register(
+    "convolution3x3(Tensor x, Tensor weight) -> Tensor",
+    _forward,
+    _forward_shapes,
+    _derivative,
+    _keep,
 )
-torch.library.register_autograd(
-    "eisnn::convolution3x3_backward",
+register(
+    "convolution3x3_backward(Tensor grad, Tensor x, Tensor weight, bool input_gradient) "
+    "-> (Tensor, Tensor)",
+    _backward,
+    _backward_shapes,
     _second_derivative,
-    setup_context=_keep_for_second,
-    lib=_LIBRARY,
+    _keep_for_second,
 )

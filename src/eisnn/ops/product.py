@@ -15,12 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from eisnn.ops.registration import register
 from eisnn.ops.transforms import transforming
 
 __all__ = ["linear", "product"]
 
-_LIBRARY = torch.library.Library("eisnn", "FRAGMENT")
-_LIBRARY.define("product(Tensor a, Tensor b) -> Tensor")
 _ONEDNN = (
     getattr(torch.ops.mkldnn, "_linear_pointwise", None)
     if torch.backends.mkldnn.is_available()
@@ -107,6 +106,4 @@ def _derivative(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
     return d_a, product(grad.T, a.T) if ctx.needs_input_grad[1] else None
 
 
-_LIBRARY.impl("product", _forward, "CompositeExplicitAutograd")
-torch.library.register_fake("eisnn::product", _shapes, lib=_LIBRARY)
-torch.library.register_autograd("eisnn::product", _derivative, setup_context=_keep, lib=_LIBRARY)
+register("product(Tensor a, Tensor b) -> Tensor", _forward, _shapes, _derivative, _keep)

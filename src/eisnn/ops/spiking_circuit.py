@@ -22,21 +22,13 @@ from torch import Tensor
 from eisnn.ops.backend import BACKENDS, backend_for
 from eisnn.ops.neuron import Neuron
 from eisnn.ops.product import product
+from eisnn.ops.registration import register
 from eisnn.ops.window import Window
 
 __all__ = ["spiking_circuit"]
 
 _SETTINGS = (
     "int size, SymInt columns, int T, float tau, float v_threshold, str surrogate, float width"
-)
-_LIBRARY = torch.library.Library("eisnn", "FRAGMENT")
-_LIBRARY.define(
-    "spiking_circuit(Tensor currents, Tensor weight_div, Tensor gain_e, Tensor bias, "
-    f"Tensor? reach, {_SETTINGS}) -> (Tensor, Tensor)"
-)
-_LIBRARY.define(
-    "spiking_circuit_backward(Tensor grad, Tensor currents, Tensor weight_div, Tensor gain_e, "
-    f"Tensor bias, Tensor? reach, Tensor smallest, {_SETTINGS}) -> (Tensor, Tensor, Tensor, Tensor)"
 )
 
 
@@ -187,13 +179,20 @@ def _no_second_derivative(*_: Any) -> None:
     )
 
 
-_LIBRARY.impl("spiking_circuit", _forward, "CompositeExplicitAutograd")
-_LIBRARY.impl("spiking_circuit_backward", _backward, "CompositeExplicitAutograd")
-torch.library.register_fake("eisnn::spiking_circuit", _forward_shapes, lib=_LIBRARY)
-torch.library.register_fake("eisnn::spiking_circuit_backward", _backward_shapes, lib=_LIBRARY)
-torch.library.register_autograd(
-    "eisnn::spiking_circuit", _derivative, setup_context=_keep, lib=_LIBRARY
+register(
+    "spiking_circuit(Tensor currents, Tensor weight_div, Tensor gain_e, Tensor bias, "
+    f"Tensor? reach, {_SETTINGS}) -> (Tensor, Tensor)",
+    _forward,
+    _forward_shapes,
+    _derivative,
+    _keep,
 )
-torch.library.register_autograd(
-    "eisnn::spiking_circuit_backward", _no_second_derivative, lib=_LIBRARY
+register(
+    "spiking_circuit_backward(Tensor grad, Tensor currents, Tensor weight_div, Tensor gain_e, "
+    f"Tensor bias, Tensor? reach, Tensor smallest, {_SETTINGS}) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
+    _backward,
+    _backward_shapes,
+    _no_second_derivative,
+    None,
 )

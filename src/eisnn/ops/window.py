@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Window", "average", "spread"]
+__all__ = ["Window", "spread"]
 
 
 class Window(NamedTuple):
@@ -49,7 +49,8 @@ class Window(NamedTuple):
         """``[T, B, positions, E]`` to ``[T, B, windows, E]``."""
         if self.size == 1:
             return x
-        pooled = average(x.flatten(0, 1).unflatten(1, (-1, self.columns)).movedim(-1, 1), self.size)
+        maps = x.flatten(0, 1).unflatten(1, (-1, self.columns)).movedim(-1, 1)
+        pooled = F.avg_pool2d(maps, self.size)
         return pooled.flatten(2).mT.reshape(*x.shape[:2], self.count(x.shape[2]), x.shape[-1])
 
     def spread(self, grad: Tensor, positions: int) -> Tensor:
@@ -62,13 +63,8 @@ class Window(NamedTuple):
         return spreaded.flatten(2).mT.reshape(*grad.shape[:2], positions, grad.shape[-1])
 
 
-def average(x: Tensor, size: int) -> Tensor:
-    """``[N, C, H, W]`` to ``[N, C, h, w]``."""
-    return F.avg_pool2d(x, size)
-
-
 def spread(grad: Tensor, size: int, height: int, width: int) -> Tensor:
-    """From the gradient ``[N, C, h, w]`` of :func:`average` to that of its input."""
+    """From the gradient ``[N, C, h, w]`` of an average pool to its input's, ``[N, C, H, W]``."""
     rest = (0, width % size, 0, height % size)
     x = F.interpolate(grad / size**2, scale_factor=size, mode="nearest")
     return F.pad(x, rest) if any(rest) else x
